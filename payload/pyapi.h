@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The functions of CPython's C API that the payload calls, looked up at run
+ * time: no Python header is used and no Python library is linked. Prototypes
+ * are those of the C API documentation; "since" names the first version that
+ * exports a function under that name. A missing optional one is NULL.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct tm_py_object tm_py_object; /* PyObject */
+typedef struct tm_py_tstate tm_py_tstate; /* PyThreadState */
+
+enum { TM_PY_DOMAIN_RAW = 0, TM_PY_DOMAIN_MEM = 1, TM_PY_DOMAIN_OBJ = 2, TM_PY_DOMAINS = 3 };
+
+/* PyMemAllocatorEx (3.5 on). 3.4 and patched older ones have no calloc: see hooks.c. */
+struct tm_py_allocator {
+    void *ctx;
+    void *(*malloc)(void *ctx, size_t size);
+    void *(*calloc)(void *ctx, size_t n, size_t size);
+    void *(*realloc)(void *ctx, void *ptr, size_t size);
+    void (*free)(void *ctx, void *ptr);
+};
+
+struct tm_pyapi {
+    uint32_t version_hex; /* PY_VERSION_HEX of the interpreter that runs */
+    char version[32];     /* "3.11.7" */
+    bool free_threaded;
+    void *runtime;        /* &_PyRuntime, 3.7 on; NULL where not exported */
+    const char *(*Py_GetVersion)(void);
+    int (*Py_IsInitialized)(void);
+    int (*Py_IsFinalizing)(void);          /* _Py_IsFinalizing 3.7 to 3.12, public since 3.13 */
+    int (*PyGILState_Ensure)(void);
+    void (*PyGILState_Release)(int state);
+    tm_py_tstate *(*PyGILState_GetThisThreadState)(void);
+    tm_py_tstate *(*UncheckedGet)(void);   /* _PyThreadState_UncheckedGet or its successor */
+    void (*PyMem_GetAllocator)(int domain, struct tm_py_allocator *allocator);
+    void (*PyMem_SetAllocator)(int domain, struct tm_py_allocator *allocator);
+    int (*PyCode_Addr2Line)(tm_py_object *code, int byte_offset);
+    tm_py_object *(*PyThread_CurrentFrames)(void); /* _PyThread_CurrentFrames: {id: frame} */
+    int (*Py_AddPendingCall)(int (*func)(void *), void *arg);
+    void (*Py_IncRef)(tm_py_object *);
+    void (*Py_DecRef)(tm_py_object *);
+};
+
+/* Filled by tm_pyapi_load; read-only afterwards. */
+extern struct tm_pyapi tm_py;
+
+/* Looks the functions up in whatever module of this process exports them. False with a one-line
+ * message where a needed one is missing. No GIL needed. Idempotent. */
+bool tm_pyapi_load(char *message, size_t message_bytes);

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The tracing engine as the rest of the payload sees it: switch it on and off,
+ * read its totals, ask to be woken when memory moves.
+ *
+ * Runs in the target. Unless a function says otherwise it may be called from
+ * any thread. "GIL": the caller holds the GIL (on a free-threaded Python: has an
+ * attached thread state).
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "format/layout.h"
+
+#define TM_TRACEBACK_LIMIT_MAX 4096u
+
+struct tm_tracer_options {
+    uint32_t traceback_limit; /* frames, 0 .. TM_TRACEBACK_LIMIT_MAX */
+    uint64_t sample_bytes;    /* 0: every block */
+};
+
+struct tm_totals {
+    uint64_t traced_bytes, traced_blocks; /* live now */
+    uint64_t peak_bytes;
+    uint64_t dropped;
+    uint64_t own_bytes; /* memory that the engine holds */
+    uint64_t own_free_bytes; /* of it, without data */
+};
+
+/* Finds the C API and the struct layouts and checks them against what the API says of the
+ * program's threads. GIL. `dwarf` may be NULL or have source NONE. 0, or a negative
+ * enum tm_boot_error with a one-line message. Idempotent. */
+int tm_tracer_setup(const struct tm_layout *dwarf, char *message, size_t message_bytes);
+
+/* Installs the hooks (where they are not in place) and starts with an empty store. GIL.
+ * Already enabled: changes the options for new traces only. 0 or -errno with a message. */
+int tm_tracer_enable(const struct tm_tracer_options *options, char *message, size_t message_bytes);
+
+/* Stops recording, forgets all traces, and takes the hooks out where they are still the topmost.
+ * GIL. The store's memory goes back to the system. */
+enum tm_unhook {
+    TM_UNHOOK_RESTORED = 0, /* the allocators are the originals, pointer by pointer */
+    TM_UNHOOK_INERT = 1,    /* another tool hooked above us: ours stay as pass-through */
+};
+enum tm_unhook tm_tracer_disable(void);
+
+/* After TM_UNHOOK_RESTORED: waits until no thread can still be inside a hook, at most timeout_ms,
+ * not holding the GIL. True: the payload may be unmapped. */
+bool tm_tracer_quiesce(int timeout_ms);
+
+bool tm_tracer_is_enabled(void);
+uint32_t tm_tracer_traceback_limit(void);
+const char *tm_tracer_layout_source(void); /* "debug-offsets", "dwarf", "table" */
+struct tm_totals tm_tracer_totals(void);
+
+/* The window of the tasks: when traced bytes are <= low or >= high, the hook writes 8 bytes (1) to
+ * the eventfd, once, and the window is off until it is set again. fd -1: no window. */
+void tm_tracer_set_window(int eventfd, uint64_t low_bytes, uint64_t high_bytes);

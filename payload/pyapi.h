@@ -42,6 +42,23 @@ struct tm_pyapi {
     int (*PyCode_Addr2Line)(tm_py_object *code, int byte_offset);
     tm_py_object *(*PyThread_CurrentFrames)(void); /* _PyThread_CurrentFrames: {id: frame} */
     int (*Py_AddPendingCall)(int (*func)(void *), void *arg);
+    tm_py_object *(*PyUnicode_FromString)(const char *);
+    tm_py_object *(*PyEval_GetFrame)(void);                     /* borrowed */
+    tm_py_object *(*PyFrame_GetBack)(tm_py_object *frame);      /* since 3.9; new reference */
+    tm_py_object *(*PyFrame_GetCode)(tm_py_object *frame);      /* since 3.9; new reference */
+    int (*PyFrame_GetLineNumber)(tm_py_object *frame);
+    tm_py_object *(*PyObject_GetAttrString)(tm_py_object *, const char *);
+    int (*PyDict_Next)(tm_py_object *, long *, tm_py_object **, tm_py_object **);
+    unsigned long (*PyLong_AsUnsignedLong)(tm_py_object *);
+    long (*PyLong_AsLong)(tm_py_object *);
+    tm_py_object *(*PyErr_Occurred)(void);                      /* borrowed */
+    void (*PyErr_Clear)(void);
+    tm_py_tstate *(*PyInterpreterState_ThreadHead)(void *interp);
+    tm_py_tstate *(*PyThreadState_Next)(tm_py_tstate *);
+    void *(*PyInterpreterState_Head)(void);
+    void *(*PyInterpreterState_Main)(void);                     /* since 3.7 */
+    void *(*PyInterpreterState_Next)(void *interp);
+    tm_py_object *none;                    /* Py_None, immortal in practice */
     void (*Py_IncRef)(tm_py_object *);
     void (*Py_DecRef)(tm_py_object *);
 };

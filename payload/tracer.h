@@ -52,6 +52,14 @@ enum tm_unhook tm_tracer_disable(void);
 bool tm_tracer_quiesce(int timeout_ms);
 
 bool tm_tracer_is_enabled(void);
+/* Applies to new traces only. GIL. */
+void tm_tracer_set_limit(uint32_t frames);
+
+/* Keeps the store in memory although tracing may be switched off meanwhile. Called with the GIL.
+ * False: tracing is off. */
+bool tm_tracer_hold(void);
+/* Gives it up; the last one unmaps the store. Any thread. */
+void tm_tracer_unhold(void);
 uint32_t tm_tracer_traceback_limit(void);
 const char *tm_tracer_layout_source(void); /* "debug-offsets", "dwarf", "table" */
 struct tm_totals tm_tracer_totals(void);

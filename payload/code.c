@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: MIT
+#include "payload/code.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "payload/intern.h"
+#include "payload/pyapi.h"
+
+enum { NAME_BYTES = 4096 };
+
+/* Where PyASCIIObject.state keeps its fields: kind (3 bits), compact, ascii. Bit 2 up to 3.13;
+ * 3.14 made `interned` 16 bits wide (Include/cpython/unicodeobject.h). */
+static int state_shift;
+
+static char name_buf[NAME_BYTES]; /* tm_intern_lock */
+
+static size_t put_utf8(uint32_t c, char *out, size_t room)
+{
+    if (c < 0x80 && room >= 1) {
+        out[0] = (char)c;
+        return 1;
+    }
+    if (c < 0x800 && room >= 2) {
+        out[0] = (char)(0xc0 | c >> 6);
+        out[1] = (char)(0x80 | (c & 0x3f));
+        return 2;
+    }
+    if (c < 0x10000 && room >= 3) {
+        out[0] = (char)(0xe0 | c >> 12);
+        out[1] = (char)(0x80 | (c >> 6 & 0x3f));
+        out[2] = (char)(0x80 | (c & 0x3f));
+        return 3;
+    }
+    if (c >= 0x10000 && room >= 4) {
+        out[0] = (char)(0xf0 | (c >> 18 & 7));
+        out[1] = (char)(0x80 | (c >> 12 & 0x3f));
+        out[2] = (char)(0x80 | (c >> 6 & 0x3f));
+        out[3] = (char)(0x80 | (c & 0x3f));
+        return 4;
+    }
+    return 0;
+}
+
+static uint32_t read_char(const char *data, uint32_t kind, size_t i)
+{
+    if (kind == 1)
+        return (uint8_t)data[i];
+    if (kind == 2)
+        return ((const uint16_t *)data)[i];
+    return ((const uint32_t *)data)[i];
+}
+
+/* Decodes with the given place of the bit fields; SIZE_MAX where the object does not look so. */
+static size_t decode_text(uint64_t str, int shift, char *buf, size_t buf_bytes)
+{
+    size_t length = tm_frames_load(str + (uint32_t)tm_layout.ascii_length);
+    uint32_t state = *(const uint32_t *)(str + (uint32_t)tm_layout.ascii_state) >> shift;
+    uint32_t kind = state & 7, compact = state >> 3 & 1, ascii = state >> 4 & 1;
+    if (compact == 0 || (kind != 1 && kind != 2 && kind != 4) || (ascii && kind != 1))
+        return SIZE_MAX;
+    const char *data =
+        (const char *)str + (ascii ? tm_layout.ascii_size : tm_layout.compact_size);
+    if (ascii) {
+        size_t n_bytes = length < buf_bytes ? length : buf_bytes;
+        memcpy(buf, data, n_bytes);
+        return n_bytes;
+    }
+    size_t used = 0;
+    for (size_t i = 0; i < length; i++) {
+        size_t n_bytes = put_utf8(read_char(data, kind, i), buf + used, buf_bytes - used);
+        if (n_bytes == 0)
+            break;
+        used += n_bytes;
+    }
+    return used;
+}
+
+size_t tm_code_text(uint64_t str, char *buf, size_t buf_bytes)
+{
+    size_t n_bytes = decode_text(str, state_shift, buf, buf_bytes);
+    return n_bytes == SIZE_MAX ? 0 : n_bytes;
+}
+
+bool tm_code_setup(char *message, size_t message_bytes)
+{
+    static const char *const samples[] = {"ascii", "caf\xc3\xa9", "\xe2\x82\xac uro",
+                                          "\xf0\x9f\x90\x8d snake"};
+    static const int shifts[] = {2, 16};
+    for (size_t k = 0; k < sizeof(shifts) / sizeof(shifts[0]); k++) {
+        size_t good = 0;
+        for (size_t i = 0; i < 4; i++) {
+            char text[32];
+            tm_py_object *str = tm_py.PyUnicode_FromString(samples[i]);
+            if (str == NULL)
+                break;
+            size_t n_bytes = decode_text((uint64_t)str, shifts[k], text, sizeof(text));
+            tm_py.Py_DecRef(str);
+            good += n_bytes == strlen(samples[i]) && memcmp(text, samples[i], n_bytes) == 0;
+        }
+        if (good == 4) {
+            state_shift = shifts[k];
+            return true;
+        }
+    }
+    snprintf(message, message_bytes, "str objects of Python %s are not laid out as expected",
+             tm_py.version);
+    return false;
+}
+
+static uint32_t intern_str_locked(uint64_t str)
+{
+    if (str == 0)
+        return TM_NONE;
+    size_t n_bytes = tm_code_text(str, name_buf, sizeof(name_buf));
+    if (n_bytes == 0)
+        return TM_NONE;
+    return tm_intern_string_locked(name_buf, (uint32_t)n_bytes);
+}
+
+uint32_t tm_code_site_locked(tm_frame_ref frame)
+{
+    uint64_t code = tm_frames_code(tm_layout_frame_kind, frame);
+    int32_t name = tm_layout.code_qualname != TM_NO_FIELD ? tm_layout.code_qualname
+                                                          : tm_layout.code_name;
+    struct tm_site site = {
+        .file = intern_str_locked(tm_frames_load(code + (uint32_t)tm_layout.code_filename)),
+        .function = intern_str_locked(tm_frames_load(code + (uint32_t)name)),
+        .first_line = *(const int32_t *)(code + (uint32_t)tm_layout.code_firstlineno),
+        .line = tm_py.PyCode_Addr2Line((tm_py_object *)code, tm_frames_lasti_bytes(frame)),
+    };
+    if (site.line < 1)
+        site.line = 0;
+    return tm_intern_site_locked(&site);
+}

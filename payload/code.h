@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: MIT
+/*
+ * From a frame to the interned site: file, function, line. Calls one function of
+ * the C API, PyCode_Addr2Line, which allocates nothing (CPython 3.6 to 3.14,
+ * Objects/codeobject.c). The frame's thread is the caller's own.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "payload/frames.h"
+
+/* Learns how str objects of this interpreter keep their text. GIL. False: it cannot tell. */
+bool tm_code_setup(char *message, size_t message_bytes);
+
+/* Interns the site of a frame. tm_intern_lock is held. TM_NONE where memory is short. */
+uint32_t tm_code_site_locked(tm_frame_ref frame);
+
+/* Text of a str object as UTF-8 into buf (surrogates kept). The number of bytes, cut to fit. */
+size_t tm_code_text(uint64_t str, char *buf, size_t buf_bytes);

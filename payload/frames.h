@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Walks a thread's Python frames and turns them into keys: one 64-bit number
+ * for a frame's code and instruction, exact while that code object lives. The
+ * thread is the caller's own, or stands still because the caller holds the GIL.
+ * Reads memory only; calls nothing.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "payload/layout.h"
+
+typedef uint64_t tm_frame_ref; /* address of a frame; 0: none */
+
+static inline uint64_t tm_frames_load(uint64_t addr)
+{
+    return *(const uint64_t *)addr;
+}
+
+/* The most recent frame of a thread state. */
+__attribute__((always_inline)) static inline tm_frame_ref tm_frames_top(enum tm_frame_kind kind,
+                                                                        uint64_t tstate)
+{
+    if (kind == TM_FRAMES_OBJECT)
+        return tm_frames_load(tstate + (uint32_t)tm_layout.tstate_frame);
+    if (kind == TM_FRAMES_DIRECT)
+        return tm_frames_load(tstate + (uint32_t)tm_layout.tstate_current_frame);
+    uint64_t cframe = tm_frames_load(tstate + (uint32_t)tm_layout.tstate_cframe);
+    return cframe ? tm_frames_load(cframe + (uint32_t)tm_layout.cframe_current_frame) : 0;
+}
+
+__attribute__((always_inline)) static inline tm_frame_ref tm_frames_back(enum tm_frame_kind kind,
+                                                                         tm_frame_ref frame)
+{
+    int32_t offset = kind == TM_FRAMES_OBJECT ? tm_layout.frame_back : tm_layout.iframe_previous;
+    return tm_frames_load(frame + (uint32_t)offset);
+}
+
+static inline uint64_t tm_frames_code(enum tm_frame_kind kind, tm_frame_ref frame)
+{
+    int32_t offset = kind == TM_FRAMES_OBJECT ? tm_layout.frame_code : tm_layout.iframe_code;
+    /* From 3.14 the reference carries tag bits; objects are aligned to 8 bytes at least. */
+    return tm_frames_load(frame + (uint32_t)offset) & ~(uint64_t)7;
+}
+
+/* _PyInterpreterFrame.owner, CPython 3.11 to 3.14, Include/internal/pycore_frame.h. */
+enum { TM_FRAME_OWNED_BY_GENERATOR = 1, TM_FRAME_OWNED_BY_INTERPRETER = 3 };
+
+/*
+ * The key of a frame. Up to 3.10 it is made of the code object's address and
+ * f_lasti: code objects are aligned to 8 bytes, so that 44 bits name one in a
+ * 47-bit address space and 20 bits are left for f_lasti + 1 (0 where that does
+ * not fit: such a frame is not cached). From 3.11 on it is the instruction's
+ * address; bit 0 tells a generator's frame, for which a place before the first
+ * traceable instruction counts as a place in the code.
+ */
+__attribute__((always_inline)) static inline uint64_t tm_frames_key(enum tm_frame_kind kind,
+                                                                    tm_frame_ref frame)
+{
+    if (kind == TM_FRAMES_OBJECT) {
+        uint64_t code = tm_frames_load(frame + (uint32_t)tm_layout.frame_code);
+        uint32_t lasti = *(const uint32_t *)(frame + (uint32_t)tm_layout.frame_lasti) + 1;
+        return __builtin_expect(lasti >> 20 != 0, 0) ? 0 : code >> 3 << 20 | lasti;
+    }
+    uint64_t instr = tm_frames_load(frame + (uint32_t)tm_layout.iframe_instr);
+    uint8_t owner = *(const uint8_t *)(frame + (uint32_t)tm_layout.iframe_owner);
+    return instr | (owner == TM_FRAME_OWNED_BY_GENERATOR);
+}
+
+/* True where the frame is the interpreter's own, between a C caller and Python code (3.12 on). */
+__attribute__((always_inline)) static inline bool tm_frames_is_shim(enum tm_frame_kind kind,
+                                                                    tm_frame_ref frame)
+{
+    if (kind == TM_FRAMES_OBJECT)
+        return false;
+    return *(const uint8_t *)(frame + (uint32_t)tm_layout.iframe_owner) >=
+           TM_FRAME_OWNED_BY_INTERPRETER;
+}
+
+/* Byte offset of the frame's instruction in its code; -1: before the first. */
+int32_t tm_frames_lasti_bytes(tm_frame_ref frame);
+
+/* True where Python counts the frame as one (tracebacks show it). */
+bool tm_frames_is_complete(tm_frame_ref frame);
+
+/* The range of keys that frames of this code object can have: [low, high). */
+void tm_frames_code_keys(uint64_t code, uint64_t *ret_low, uint64_t *ret_high);

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The PEP 445 hooks: what runs on the program's threads at every allocation.
+ *
+ * A hook never fails or changes the program's own allocation, takes no lock
+ * under the GIL, calls no allocator but the one below it, and keeps errno. Our
+ * allocator structs carry the ctx of the allocator below, so that a thread that
+ * reads half of an old and half of a new struct (the raw domain is not guarded
+ * by the GIL) still calls a function with the ctx it expects.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "payload/pyapi.h"
+#include "payload/tracer.h"
+
+/* Zero in a forked child, whatever the parent was doing (MADV_WIPEONFORK). */
+struct tm_live {
+    _Atomic uint32_t enabled; /* the hooks record */
+    uint32_t pid;
+};
+extern struct tm_live *tm_live;
+
+/* GIL for all of them. */
+
+/* Prepares what hooks read. False where memory is short. Idempotent. */
+bool tm_hooks_setup(void);
+/* Puts our hooks on top where they cannot be reached from the top already. */
+void tm_hooks_install(void);
+/* Takes them out where all that are in place are topmost. */
+enum tm_unhook tm_hooks_remove(void);
+/* Allocates and frees in each domain: true where our hook saw all of them. */
+bool tm_hooks_reachable(void);
+
+/* Records from now on: the store and the caches are ready. */
+void tm_hooks_start(uint64_t sample_bytes);
+/* Returns when no thread is recording any more. */
+void tm_hooks_stop(void);
+/* Threads that are inside a hook now, GIL lane not counted. */
+int tm_hooks_inside(void);

@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: MIT
+#include "payload/layout.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "payload/frames.h"
+#include "payload/pyapi.h"
+
+struct tm_layout tm_layout;
+enum tm_frame_kind tm_layout_frame_kind;
+
+#define NO TM_NO_FIELD
+#define STR_UP_TO_311 .ascii_length = 16, .ascii_state = 32, .ascii_size = 48, .compact_size = 72
+#define STR_SINCE_312 .ascii_length = 16, .ascii_state = 32, .ascii_size = 40, .compact_size = 56
+#define NO_INTERPRETER_FRAME                                                                      \
+    .tstate_cframe = NO, .tstate_current_frame = NO, .cframe_current_frame = NO,                  \
+    .iframe_code = NO, .iframe_previous = NO, .iframe_instr = NO, .iframe_owner = NO,             \
+    .code_qualname = NO, .code_adaptive = NO, .code_firsttraceable = NO, .code_nbytes_size = NO
+#define NO_FRAME_OBJECT .tstate_frame = NO, .frame_back = NO, .frame_code = NO, .frame_lasti = NO
+
+/*
+ * x86-64 and aarch64 (LP64) offsets of release builds with the GIL, read with gdb from the DWARF of
+ * 3.6.15, 3.7.16, 3.8.18, 3.9.18, 3.10.13, 3.11.7, 3.12.1 and 3.13.0 (PyThreadState in
+ * Include/pystate.h and Include/cpython/pystate.h, frames in Include/frameobject.h and
+ * Include/internal/pycore_frame.h, PyCodeObject in Include/code.h and Include/cpython/code.h).
+ */
+static const struct tm_layout table[] = {
+    {.py_version = 0x0306, .tstate_frame = 24, .tstate_interp = 16, .tstate_thread_id = 152,
+     .tstate_next = 8, .frame_back = 24, .frame_code = 32, .frame_lasti = 120,
+     .code_filename = 96, .code_name = 104, .code_firstlineno = 36, .object_type = 8,
+     NO_INTERPRETER_FRAME, STR_UP_TO_311},
+    {.py_version = 0x0307, .tstate_frame = 24, .tstate_interp = 16, .tstate_thread_id = 176,
+     .tstate_next = 8, .frame_back = 24, .frame_code = 32, .frame_lasti = 104,
+     .code_filename = 96, .code_name = 104, .code_firstlineno = 36, .object_type = 8,
+     NO_INTERPRETER_FRAME, STR_UP_TO_311},
+    {.py_version = 0x0308, .tstate_frame = 24, .tstate_interp = 16, .tstate_thread_id = 176,
+     .tstate_next = 8, .frame_back = 24, .frame_code = 32, .frame_lasti = 104,
+     .code_filename = 104, .code_name = 112, .code_firstlineno = 40, .object_type = 8,
+     NO_INTERPRETER_FRAME, STR_UP_TO_311},
+    {.py_version = 0x0309, .tstate_frame = 24, .tstate_interp = 16, .tstate_thread_id = 176,
+     .tstate_next = 8, .frame_back = 24, .frame_code = 32, .frame_lasti = 104,
+     .code_filename = 104, .code_name = 112, .code_firstlineno = 40, .object_type = 8,
+     NO_INTERPRETER_FRAME, STR_UP_TO_311},
+    {.py_version = 0x030a, .tstate_frame = 24, .tstate_interp = 16, .tstate_thread_id = 176,
+     .tstate_next = 8, .frame_back = 24, .frame_code = 32, .frame_lasti = 96,
+     .code_filename = 104, .code_name = 112, .code_firstlineno = 40, .object_type = 8,
+     NO_INTERPRETER_FRAME, STR_UP_TO_311},
+    {.py_version = 0x030b, .tstate_cframe = 56, .tstate_current_frame = NO, .tstate_interp = 16,
+     .tstate_thread_id = 152, .tstate_next = 8, .cframe_current_frame = 8, .iframe_code = 32,
+     .iframe_previous = 48, .iframe_instr = 56, .iframe_owner = 69, .code_filename = 112,
+     .code_name = 120, .code_qualname = 128, .code_firstlineno = 72, .code_adaptive = 184,
+     .code_firsttraceable = 168, .code_nbytes_size = 16, .object_type = 8, NO_FRAME_OBJECT,
+     STR_UP_TO_311},
+    {.py_version = 0x030c, .tstate_cframe = 56, .tstate_current_frame = NO, .tstate_interp = 16,
+     .tstate_thread_id = 136, .tstate_next = 8, .cframe_current_frame = 0, .iframe_code = 0,
+     .iframe_previous = 8, .iframe_instr = 56, .iframe_owner = 70, .code_filename = 112,
+     .code_name = 120, .code_qualname = 128, .code_firstlineno = 68, .code_adaptive = 192,
+     .code_firsttraceable = 176, .code_nbytes_size = 16, .object_type = 8, NO_FRAME_OBJECT,
+     STR_SINCE_312},
+    {.py_version = 0x030d, .tstate_cframe = NO, .tstate_current_frame = 72, .tstate_interp = 16,
+     .tstate_thread_id = 152, .tstate_next = 8, .cframe_current_frame = NO, .iframe_code = 0,
+     .iframe_previous = 8, .iframe_instr = 56, .iframe_owner = 70, .code_filename = 112,
+     .code_name = 120, .code_qualname = 128, .code_firstlineno = 68, .code_adaptive = 200,
+     .code_firsttraceable = 184, .code_nbytes_size = 16, .object_type = 8, NO_FRAME_OBJECT,
+     STR_SINCE_312},
+};
+
+const char *tm_layout_source_name(void)
+{
+    switch (tm_layout.source) {
+    case TM_LAYOUT_TABLE:
+        return "table";
+    case TM_LAYOUT_DWARF:
+        return "dwarf";
+    case TM_LAYOUT_DEBUG_OFFSETS:
+        return "debug-offsets";
+    default:
+        return "none";
+    }
+}
+
+/*
+ * _Py_DebugOffsets of 3.13 (Include/internal/pycore_debug_offsets.h): 64-bit numbers behind the
+ * cookie. The places below are byte offsets in it, read from the DWARF of 3.13.0; what it does not
+ * tell stays as the table has it, moved along with co_code_adaptive.
+ */
+static void apply_debug_offsets(struct tm_layout *layout)
+{
+    const char *runtime = tm_py.runtime;
+    if (runtime == NULL || memcmp(runtime, "xdebugpy", 8) != 0)
+        return;
+    const uint64_t *at = (const uint64_t *)runtime;
+    if (at[1] >> 16 != 0x030d)
+        return;
+    layout->tstate_next = (int32_t)at[168 / 8];
+    layout->tstate_interp = (int32_t)at[176 / 8];
+    layout->tstate_current_frame = (int32_t)at[184 / 8];
+    layout->tstate_thread_id = (int32_t)at[192 / 8];
+    layout->iframe_previous = (int32_t)at[232 / 8];
+    layout->iframe_code = (int32_t)at[240 / 8];
+    layout->iframe_instr = (int32_t)at[248 / 8];
+    layout->iframe_owner = (int32_t)at[264 / 8];
+    layout->code_filename = (int32_t)at[280 / 8];
+    layout->code_name = (int32_t)at[288 / 8];
+    layout->code_qualname = (int32_t)at[296 / 8];
+    layout->code_firstlineno = (int32_t)at[312 / 8];
+    layout->code_firsttraceable += (int32_t)at[344 / 8] - layout->code_adaptive;
+    layout->code_adaptive = (int32_t)at[344 / 8];
+    layout->object_type = (int32_t)at[360 / 8];
+    layout->code_nbytes_size = (int32_t)at[416 / 8];
+    layout->ascii_state = (int32_t)at[544 / 8];
+    layout->ascii_length = (int32_t)at[552 / 8];
+    layout->compact_size += (int32_t)at[560 / 8] - layout->ascii_size;
+    layout->ascii_size = (int32_t)at[560 / 8];
+    layout->source = TM_LAYOUT_DEBUG_OFFSETS;
+}
+
+bool tm_layout_choose(const struct tm_layout *dwarf, char *message, size_t message_bytes)
+{
+    uint32_t version = tm_py.version_hex >> 16;
+    struct tm_layout chosen = {0};
+    for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++)
+        if (table[i].py_version == version) {
+            chosen = table[i];
+            chosen.source = TM_LAYOUT_TABLE;
+        }
+    if (dwarf != NULL && dwarf->source == TM_LAYOUT_DWARF && dwarf->py_version == version)
+        chosen = *dwarf;
+    if (chosen.source == TM_LAYOUT_TABLE)
+        apply_debug_offsets(&chosen);
+    if (chosen.source == TM_LAYOUT_NONE) {
+        snprintf(message, message_bytes,
+                 "the frame layout of Python %s is not known; tm knows CPython 3.6 to 3.13",
+                 tm_py.version);
+        return false;
+    }
+    tm_layout = chosen;
+    if (tm_layout.tstate_current_frame != NO)
+        tm_layout_frame_kind = TM_FRAMES_DIRECT;
+    else if (tm_layout.cframe_current_frame != NO)
+        tm_layout_frame_kind = TM_FRAMES_CFRAME;
+    else
+        tm_layout_frame_kind = TM_FRAMES_OBJECT;
+    return true;
+}
+
+/* ---- the check ---- */
+
+enum { CHECK_FRAMES = 100, CHECK_THREADS = 256 };
+
+static long attr_long(tm_py_object *object, const char *name)
+{
+    tm_py_object *value = tm_py.PyObject_GetAttrString(object, name);
+    if (value == NULL) {
+        tm_py.PyErr_Clear();
+        return -2;
+    }
+    long number = tm_py.PyLong_AsLong(value);
+    tm_py.Py_DecRef(value);
+    tm_py.PyErr_Clear();
+    return number;
+}
+
+/* A new reference to an attribute; NULL for None and for errors. */
+static tm_py_object *attr_object(tm_py_object *object, const char *name)
+{
+    tm_py_object *value = tm_py.PyObject_GetAttrString(object, name);
+    if (value == NULL) {
+        tm_py.PyErr_Clear();
+        return NULL;
+    }
+    if (value == tm_py.none) {
+        tm_py.Py_DecRef(value);
+        return NULL;
+    }
+    return value;
+}
+
+static tm_frame_ref skip_incomplete(tm_frame_ref frame)
+{
+    while (frame != 0 && !tm_frames_is_complete(frame))
+        frame = tm_frames_back(tm_layout_frame_kind, frame);
+    return frame;
+}
+
+/* The layout's view of one thread against a frame object (borrowed) of the same thread. */
+static bool check_stack(uint64_t tstate, tm_py_object *top)
+{
+    tm_frame_ref frame = skip_incomplete(tm_frames_top(tm_layout_frame_kind, tstate));
+    tm_py_object *object = top;
+    tm_py.Py_IncRef(object);
+    bool same = true;
+    for (int i = 0; i < CHECK_FRAMES && same && object != NULL; i++) {
+        tm_py_object *code = attr_object(object, "f_code");
+        long lasti = attr_long(object, "f_lasti");
+        same = frame != 0 && code != NULL &&
+               tm_frames_code(tm_layout_frame_kind, frame) == (uint64_t)code;
+        if (same) {
+            int32_t ours = tm_frames_lasti_bytes(frame);
+            same = (ours < 0 ? -1 : ours) == (lasti < 0 ? -1 : lasti);
+            frame = skip_incomplete(tm_frames_back(tm_layout_frame_kind, frame));
+        }
+        if (code != NULL)
+            tm_py.Py_DecRef(code);
+        tm_py_object *back = attr_object(object, "f_back");
+        tm_py.Py_DecRef(object);
+        object = back;
+    }
+    if (same && object == NULL && frame != 0)
+        same = false;
+    if (object != NULL)
+        tm_py.Py_DecRef(object);
+    return same;
+}
+
+bool tm_layout_check(char *message, size_t message_bytes)
+{
+    tm_py_object *frames = tm_py.PyThread_CurrentFrames();
+    if (frames == NULL) {
+        tm_py.PyErr_Clear();
+        snprintf(message, message_bytes, "Python does not tell its threads' frames");
+        return false;
+    }
+    bool same = true;
+    int checked = 0;
+    for (void *interp = tm_py.PyInterpreterState_Head(); interp != NULL && same;
+         interp = tm_py.PyInterpreterState_Next(interp)) {
+        tm_py_tstate *tstate = tm_py.PyInterpreterState_ThreadHead(interp);
+        for (; tstate != NULL && same; tstate = tm_py.PyThreadState_Next(tstate)) {
+            unsigned long thread_id =
+                tm_frames_load((uint64_t)tstate + (uint32_t)tm_layout.tstate_thread_id);
+            long position = 0;
+            tm_py_object *key, *value;
+            if (tm_frames_load((uint64_t)tstate + (uint32_t)tm_layout.tstate_interp) !=
+                (uint64_t)interp)
+                same = false;
+            while (same && checked < CHECK_THREADS &&
+                   tm_py.PyDict_Next(frames, &position, &key, &value)) {
+                if (tm_py.PyLong_AsUnsignedLong(key) != thread_id)
+                    continue;
+                same = check_stack((uint64_t)tstate, value);
+                checked++;
+            }
+        }
+    }
+    tm_py.Py_DecRef(frames);
+    if (!same)
+        snprintf(message, message_bytes,
+                 "the %s frame layout does not fit this Python %s (its threads' frames read "
+                 "differently through the C API); tracing would show wrong lines",
+                 tm_layout_source_name(), tm_py.version);
+    return same;
+}

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: MIT
+#include "payload/pyapi.h"
+
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct tm_pyapi tm_py;
+
+/*
+ * An embedding program may have loaded libpython with RTLD_LOCAL: then the global scope does not
+ * show it, and its handle must be asked for by name. /proc/self/maps has the names.
+ */
+static void *find_local_libpython(void)
+{
+    FILE *maps = fopen("/proc/self/maps", "re");
+    char line[4096 + 128];
+    void *handle = NULL;
+    while (maps != NULL && handle == NULL && fgets(line, sizeof(line), maps) != NULL) {
+        char *path = strchr(line, '/');
+        char *base = path ? strrchr(path, '/') + 1 : NULL;
+        if (base == NULL || strncmp(base, "libpython", 9) != 0)
+            continue;
+        path[strcspn(path, "\n")] = '\0';
+        char *deleted = strstr(path, " (deleted)");
+        if (deleted != NULL)
+            *deleted = '\0';
+        handle = dlopen(path, RTLD_LAZY | RTLD_NOLOAD);
+    }
+    if (maps != NULL)
+        fclose(maps);
+    return handle;
+}
+
+static void *python_handle;
+
+static void *find(const char *name)
+{
+    return dlsym(python_handle, name);
+}
+
+struct entry {
+    void *place; /* of a function pointer in tm_py */
+    const char *name;
+    const char *other_name; /* a second name for the same function, or NULL */
+    bool needed;
+};
+
+static bool load_all(const struct entry *entries, size_t n, char *message, size_t message_bytes)
+{
+    for (size_t i = 0; i < n; i++) {
+        void *symbol = find(entries[i].name);
+        if (symbol == NULL && entries[i].other_name != NULL)
+            symbol = find(entries[i].other_name);
+        if (symbol == NULL && entries[i].needed) {
+            snprintf(message, message_bytes, "this Python %s does not export %s", tm_py.version,
+                     entries[i].name);
+            return false;
+        }
+        memcpy(entries[i].place, &symbol, sizeof(symbol));
+    }
+    return true;
+}
+
+static unsigned read_number(const char **text)
+{
+    unsigned number = 0;
+    while (**text >= '0' && **text <= '9')
+        number = number * 10 + (unsigned)(*(*text)++ - '0');
+    return number;
+}
+
+/* "3.11.7 (main, ...)", "3.14.0b1 free-threading build (...)". By hand: the scanf of a new libc is
+ * a symbol that an old one does not have. */
+static bool parse_version(const char *text)
+{
+    const char *p = text;
+    unsigned major = read_number(&p);
+    unsigned minor = *p == '.' ? p++, read_number(&p) : 0;
+    unsigned micro = *p == '.' ? p++, read_number(&p) : 0;
+    if (major == 0)
+        return false;
+    tm_py.version_hex = major << 24 | minor << 16 | micro << 8 | 0xf0;
+    snprintf(tm_py.version, sizeof(tm_py.version), "%.*s", (int)strcspn(text, " "), text);
+    tm_py.free_threaded = strstr(text, "free-threading") != NULL;
+    return true;
+}
+
+bool tm_pyapi_load(char *message, size_t message_bytes)
+{
+    if (tm_py.PyMem_SetAllocator != NULL)
+        return true;
+    python_handle = RTLD_DEFAULT;
+    if (find("Py_GetVersion") == NULL && (python_handle = find_local_libpython()) == NULL) {
+        snprintf(message, message_bytes, "no CPython in this process exports its C API");
+        return false;
+    }
+    void *get_version = find("Py_GetVersion");
+    memcpy(&tm_py.Py_GetVersion, &get_version, sizeof(get_version));
+    if (get_version == NULL || !parse_version(tm_py.Py_GetVersion())) {
+        snprintf(message, message_bytes, "Python does not tell its version");
+        return false;
+    }
+    struct tm_pyapi *api = &tm_py;
+    const struct entry entries[] = {
+        {&api->Py_IsInitialized, "Py_IsInitialized", NULL, true},
+        {&api->Py_IsFinalizing, "Py_IsFinalizing", "_Py_IsFinalizing", false},
+        {&api->PyGILState_Ensure, "PyGILState_Ensure", NULL, true},
+        {&api->PyGILState_Release, "PyGILState_Release", NULL, true},
+        {&api->PyGILState_GetThisThreadState, "PyGILState_GetThisThreadState", NULL, true},
+        {&api->UncheckedGet, "_PyThreadState_UncheckedGet", "PyThreadState_GetUnchecked", true},
+        {&api->PyMem_GetAllocator, "PyMem_GetAllocator", NULL, true},
+        {&api->PyCode_Addr2Line, "PyCode_Addr2Line", NULL, true},
+        {&api->PyThread_CurrentFrames, "_PyThread_CurrentFrames", NULL, true},
+        {&api->Py_AddPendingCall, "Py_AddPendingCall", NULL, true},
+        {&api->PyUnicode_FromString, "PyUnicode_FromString", NULL, true},
+        {&api->PyEval_GetFrame, "PyEval_GetFrame", NULL, true},
+        {&api->PyFrame_GetBack, "PyFrame_GetBack", NULL, false},
+        {&api->PyFrame_GetCode, "PyFrame_GetCode", NULL, false},
+        {&api->PyFrame_GetLineNumber, "PyFrame_GetLineNumber", NULL, true},
+        {&api->PyObject_GetAttrString, "PyObject_GetAttrString", NULL, true},
+        {&api->PyDict_Next, "PyDict_Next", NULL, true},
+        {&api->PyLong_AsUnsignedLong, "PyLong_AsUnsignedLong", NULL, true},
+        {&api->PyLong_AsLong, "PyLong_AsLong", NULL, true},
+        {&api->PyErr_Occurred, "PyErr_Occurred", NULL, true},
+        {&api->PyErr_Clear, "PyErr_Clear", NULL, true},
+        {&api->PyInterpreterState_ThreadHead, "PyInterpreterState_ThreadHead", NULL, true},
+        {&api->PyThreadState_Next, "PyThreadState_Next", NULL, true},
+        {&api->PyInterpreterState_Head, "PyInterpreterState_Head", NULL, true},
+        {&api->PyInterpreterState_Main, "PyInterpreterState_Main", NULL, false},
+        {&api->PyInterpreterState_Next, "PyInterpreterState_Next", NULL, true},
+        {&api->Py_IncRef, "Py_IncRef", NULL, true},
+        {&api->Py_DecRef, "Py_DecRef", NULL, true},
+        {&api->none, "_Py_NoneStruct", NULL, true},
+        {&api->runtime, "_PyRuntime", NULL, false},
+        /* Last: it says that everything before is there. */
+        {&api->PyMem_SetAllocator, "PyMem_SetAllocator", NULL, true},
+    };
+    return load_all(entries, sizeof(entries) / sizeof(entries[0]), message, message_bytes);
+}

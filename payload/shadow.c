@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: MIT
+#include "payload/shadow.h"
+
+#include "payload/mem.h"
+
+struct tm_shadow tm_shadow;
+
+static size_t chunk_bytes(void)
+{
+    return (size_t)tm_shadow.chunk_entries * sizeof(uint64_t);
+}
+
+bool tm_shadow_init(uint32_t granule_shift)
+{
+    tm_shadow.granule_shift = granule_shift;
+    tm_shadow.chunk_entries = 1u << (TM_CHUNK_SHIFT - granule_shift);
+    tm_shadow.l1 = tm_mem_map(TM_L1_ENTRIES * sizeof(uint64_t));
+    tm_state_export.granule_shift = granule_shift;
+    tm_state_export.l1_addr = (uint64_t)tm_shadow.l1;
+    return tm_shadow.l1 != NULL;
+}
+
+void tm_shadow_done(void)
+{
+    if (tm_shadow.l1 == NULL)
+        return;
+    tm_state_export.l1_addr = 0;
+    for (uint32_t i = 0; i < TM_L1_ENTRIES; i++) {
+        uint64_t *l2 = tm_shadow.l1[i];
+        if (l2 == NULL)
+            continue;
+        for (uint32_t k = 0; k < TM_L2_ENTRIES; k++)
+            tm_mem_unmap((void *)l2[k], chunk_bytes());
+        tm_mem_unmap(l2, TM_L2_ENTRIES * sizeof(uint64_t));
+    }
+    tm_mem_unmap(tm_shadow.l1, TM_L1_ENTRIES * sizeof(uint64_t));
+    tm_shadow.l1 = NULL;
+}
+
+void tm_shadow_abandon(void)
+{
+    tm_shadow = (struct tm_shadow){0};
+    tm_state_export.l1_addr = 0;
+}
+
+/* Installs a zeroed table in *place unless another thread was faster. */
+static uint64_t install(uint64_t *place, size_t n_bytes)
+{
+    uint64_t table = (uint64_t)tm_mem_map(n_bytes), nothing = 0;
+    if (table == 0)
+        return 0;
+    if (__atomic_compare_exchange_n(place, &nothing, table, false, __ATOMIC_ACQ_REL,
+                                    __ATOMIC_ACQUIRE))
+        return table;
+    tm_mem_unmap((void *)table, n_bytes);
+    return nothing;
+}
+
+__attribute__((noinline)) uint64_t *tm_shadow_make(uint64_t addr)
+{
+    /* Two blocks in one granule would overwrite each other's entry. */
+    if (addr >> 47 != 0 || (addr & ((1u << tm_shadow.granule_shift) - 1)) != 0)
+        return NULL;
+    uint64_t *l1_place = (uint64_t *)&tm_shadow.l1[addr >> 36];
+    uint64_t l2 = __atomic_load_n(l1_place, __ATOMIC_ACQUIRE);
+    if (l2 == 0 && (l2 = install(l1_place, TM_L2_ENTRIES * sizeof(uint64_t))) == 0)
+        return NULL;
+    uint64_t *l2_place = (uint64_t *)l2 + ((addr >> TM_CHUNK_SHIFT) & (TM_L2_ENTRIES - 1));
+    if (__atomic_load_n(l2_place, __ATOMIC_ACQUIRE) == 0 && install(l2_place, chunk_bytes()) == 0)
+        return NULL;
+    return tm_shadow_find(addr);
+}
+
+void tm_shadow_walk(tm_shadow_visit *visit, void *data)
+{
+    for (uint64_t i = 0; i < TM_L1_ENTRIES; i++) {
+        uint64_t *l2 = __atomic_load_n(&tm_shadow.l1[i], __ATOMIC_ACQUIRE);
+        if (l2 == NULL)
+            continue;
+        for (uint64_t k = 0; k < TM_L2_ENTRIES; k++) {
+            uint64_t chunk = __atomic_load_n(&l2[k], __ATOMIC_ACQUIRE);
+            if (chunk != 0)
+                visit(data, i << 36 | k << TM_CHUNK_SHIFT, (uint64_t *)chunk);
+        }
+    }
+}

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The shadow map: one 64-bit entry for every granule of address space that
+ * holds a block (format/state.h has the layout). An entry belongs to the thread
+ * that owns the block, so that a plain store writes it: it is cleared before
+ * the block is freed and set after it was allocated.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "payload/state.h"
+
+struct tm_shadow {
+    uint64_t **l1;          /* TM_L1_ENTRIES */
+    uint32_t granule_shift; /* 4, or 3 where blocks are aligned to 8 bytes only */
+    uint32_t chunk_entries;
+};
+
+extern struct tm_shadow tm_shadow;
+
+bool tm_shadow_init(uint32_t granule_shift);
+void tm_shadow_done(void);
+void tm_shadow_abandon(void);
+/* The slot of `addr`; makes the chunk. NULL: memory is short or the address cannot be kept. */
+uint64_t *tm_shadow_make(uint64_t addr);
+
+/* The slot of `addr`, NULL where its chunk does not exist or where the address cannot have one
+ * (not user space, or not aligned to a granule: two blocks would share an entry). */
+static inline uint64_t *tm_shadow_find(uint64_t addr)
+{
+    uint32_t shift = tm_shadow.granule_shift;
+    uint64_t granule = addr >> shift | addr << (64 - shift); /* stray low bits end on top */
+    if (__builtin_expect(granule >> (47 - shift) != 0, 0))
+        return NULL;
+    uint64_t *l2 = __atomic_load_n(&tm_shadow.l1[addr >> 36], __ATOMIC_ACQUIRE);
+    if (__builtin_expect(l2 == NULL, 0))
+        return NULL;
+    uint64_t chunk = __atomic_load_n(&l2[(addr >> TM_CHUNK_SHIFT) & (TM_L2_ENTRIES - 1)],
+                                     __ATOMIC_ACQUIRE);
+    if (__builtin_expect(chunk == 0, 0))
+        return NULL;
+    return (uint64_t *)chunk + (granule & (tm_shadow.chunk_entries - 1));
+}
+
+/* Calls visit(chunk's first address, its entries) for every chunk, ascending by address. */
+typedef void tm_shadow_visit(void *data, uint64_t base_addr, uint64_t *entries);
+void tm_shadow_walk(tm_shadow_visit *visit, void *data);
+
+/* The fields of an entry. */
+static inline uint32_t tm_entry_size(uint64_t entry)
+{
+    return (uint32_t)entry & TM_SIZE_OVERFLOW;
+}
+static inline uint32_t tm_entry_node(uint64_t entry)
+{
+    return (uint32_t)(entry >> TM_NODE_SHIFT) & ((1u << TM_NODE_BITS) - 1);
+}
+static inline uint32_t tm_entry_domain_plus_1(uint64_t entry)
+{
+    return (uint32_t)(entry >> TM_DOMAIN_SHIFT) & 3;
+}
+static inline uint32_t tm_entry_generation(uint64_t entry)
+{
+    return (uint32_t)(entry >> TM_GEN_SHIFT) & ((1u << TM_GEN_BITS) - 1);
+}

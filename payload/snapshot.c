@@ -1,0 +1,524 @@
+// SPDX-License-Identifier: MIT
+/*
+ * How a snapshot is consistent although the program runs while it is written:
+ *
+ *   1. Both lanes stand still for a moment. The generation is advanced; totals
+ *      and counters are copied. All entries of older generations are the
+ *      snapshot.
+ *   2. The program runs. The scan reads the shadow map chunk by chunk and passes
+ *      old entries on to the file. A hook that takes an old entry away logs it
+ *      first, whether or not the scan has passed it.
+ *   3. Both lanes stand still again: the logs are complete now. What they hold
+ *      and the scan has not seen is added. A bitmap by chunk says what it saw.
+ *
+ * So the pause does not depend on the number of traces, and the extra memory is
+ * one bit a granule of heap and the log.
+ */
+#include "payload/snapshot.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "format/tms_writer.h"
+#include "payload/hooks.h"
+#include "payload/mem.h"
+#include "payload/pyapi.h"
+#include "payload/store.h"
+#include "payload/tracer.h"
+
+struct chunk_seen {
+    uint64_t base_addr;
+    uint64_t *bits; /* one by granule */
+};
+
+struct late {
+    uint64_t addr;
+    uint64_t entry;
+};
+
+struct snapshot {
+    struct tms_writer *writer;
+    const struct tm_snapshot_options *options;
+    struct tm_snapshot_result *result;
+    uint64_t timestamp_ns, pause_ns;
+    uint32_t generation; /* entries older than this belong to the snapshot */
+    uint32_t n_strings, n_sites, n_nodes;
+    struct tm_totals totals;
+    struct tm_counter *counters; /* 2 * n_sites: GIL lane, then shared lane */
+    struct chunk_seen *chunks;
+    uint32_t n_chunks, chunk_capacity;
+    struct late *late; /* entries whose size must be looked up when the program stands still */
+    uint32_t n_late, late_capacity;
+    struct tm_undo_log undo[TM_LANES];
+    bool short_of_memory;
+};
+
+static uint64_t now_ns(clockid_t clock)
+{
+    struct timespec now;
+    clock_gettime(clock, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static int fail(struct tm_snapshot_result *result, int error, const char *message)
+{
+    snprintf(result->message, sizeof(result->message), "%s", message);
+    return error;
+}
+
+/* ---- the first moment ---- */
+
+static void count_chunk(void *data, uint64_t base_addr, uint64_t *entries)
+{
+    (void)base_addr;
+    (void)entries;
+    ++*(uint32_t *)data;
+}
+
+static size_t bits_bytes(void)
+{
+    return tm_shadow.chunk_entries / 8;
+}
+
+static bool snapshot_alloc(struct snapshot *s)
+{
+    s->writer = tm_mem_map(sizeof(*s->writer));
+    uint32_t chunks = 0;
+    if (s->options->with_traces)
+        tm_shadow_walk(count_chunk, &chunks);
+    s->chunk_capacity = chunks;
+    s->chunks = tm_mem_map((chunks + 1) * sizeof(*s->chunks));
+    return s->writer != NULL && s->chunks != NULL;
+}
+
+static void snapshot_free(struct snapshot *s)
+{
+    for (uint32_t i = 0; i < s->n_chunks; i++)
+        tm_mem_unmap(s->chunks[i].bits, bits_bytes());
+    tm_mem_unmap(s->chunks, (s->chunk_capacity + 1) * sizeof(*s->chunks));
+    tm_mem_unmap(s->counters, (size_t)s->n_sites * 2 * sizeof(*s->counters));
+    tm_mem_unmap(s->late, (size_t)s->late_capacity * sizeof(*s->late));
+    tm_mem_unmap(s->writer, sizeof(*s->writer));
+    for (int lane = 0; lane < TM_LANES; lane++)
+        tm_store_undo_free(&s->undo[lane]);
+}
+
+static void copy_counters(struct snapshot *s)
+{
+    s->counters = tm_mem_map((size_t)s->n_sites * 2 * sizeof(*s->counters));
+    if (s->counters == NULL) {
+        s->short_of_memory = true;
+        return;
+    }
+    for (uint32_t i = 0; i < s->n_sites; i++) {
+        s->counters[2 * i] = *tm_store_counter(TM_LANE_GIL, i);
+        s->counters[2 * i + 1] = *tm_store_counter(TM_LANE_SHARED, i);
+    }
+}
+
+/* GIL. Works out what the snapshot holds. */
+static int begin(struct snapshot *s)
+{
+    int gil = tm_py.PyGILState_Ensure();
+    uint64_t start_ns = now_ns(CLOCK_MONOTONIC);
+    int error = 0;
+    if (!tm_tracer_is_enabled()) {
+        error = fail(s->result, -ENODEV, "tracing is off");
+    } else if (!tm_hooks_reachable()) {
+        error = fail(s->result, -ENOLINK,
+                     "another tool has taken tm's hooks out; the traces are no longer true");
+    } else if (!tm_tracer_hold()) {
+        error = fail(s->result, -ENODEV, "tracing is off");
+    } else {
+        pthread_mutex_lock(&tm_store_lock);
+        s->timestamp_ns = now_ns(CLOCK_REALTIME);
+        s->n_nodes = tm_vec_count(&tm_state_export.nodes);
+        s->n_sites = tm_vec_count(&tm_state_export.sites);
+        s->n_strings = tm_vec_count(&tm_state_export.strings);
+        s->totals = tm_tracer_totals();
+        copy_counters(s);
+        tm_store_snapshot_begin();
+        s->generation = tm_store.generation;
+        pthread_mutex_unlock(&tm_store_lock);
+    }
+    s->pause_ns = now_ns(CLOCK_MONOTONIC) - start_ns;
+    tm_py.PyGILState_Release(gil);
+    return error;
+}
+
+/* GIL. The logs are complete, and deferred sizes are looked up. */
+static void end(struct snapshot *s)
+{
+    int gil = tm_py.PyGILState_Ensure();
+    uint64_t start_ns = now_ns(CLOCK_MONOTONIC);
+    pthread_mutex_lock(&tm_store_lock);
+    tm_store_snapshot_end(s->undo);
+    pthread_mutex_unlock(&tm_store_lock);
+    uint64_t pause_ns = now_ns(CLOCK_MONOTONIC) - start_ns;
+    if (pause_ns > s->pause_ns)
+        s->pause_ns = pause_ns;
+    tm_py.PyGILState_Release(gil);
+}
+
+/* ---- the scan ---- */
+
+static void emit(struct snapshot *s, uint64_t addr, uint64_t entry, uint64_t size_bytes)
+{
+    struct tms_trace trace = {
+        .address = addr,
+        .size_bytes = size_bytes,
+        .node = tm_entry_node(entry),
+        .domain = (uint8_t)(tm_entry_domain_plus_1(entry) - 1),
+        .age = (uint16_t)(tm_entry_generation(entry) ? tm_entry_generation(entry) - 1 : 0),
+    };
+    tms_writer_trace(s->writer, &trace);
+}
+
+static void defer(struct snapshot *s, uint64_t addr, uint64_t entry)
+{
+    if (s->n_late == s->late_capacity) {
+        uint32_t capacity = s->late_capacity ? s->late_capacity * 2 : 1024;
+        struct late *late = tm_mem_map((size_t)capacity * sizeof(*late));
+        if (late == NULL) {
+            s->short_of_memory = true;
+            return;
+        }
+        if (s->n_late != 0)
+            memcpy(late, s->late, (size_t)s->n_late * sizeof(*late));
+        tm_mem_unmap(s->late, (size_t)s->late_capacity * sizeof(*late));
+        s->late = late;
+        s->late_capacity = capacity;
+    }
+    s->late[s->n_late++] = (struct late){addr, entry};
+}
+
+static void scan_chunk(void *data, uint64_t base_addr, uint64_t *entries)
+{
+    struct snapshot *s = data;
+    if (s->short_of_memory || s->n_chunks == s->chunk_capacity)
+        return; /* a chunk that came after the count holds young entries only */
+    struct chunk_seen *seen = &s->chunks[s->n_chunks];
+    for (uint32_t i = 0; i < tm_shadow.chunk_entries; i++) {
+        uint64_t entry = __atomic_load_n(&entries[i], __ATOMIC_RELAXED);
+        if (entry == 0 || tm_entry_domain_plus_1(entry) == 0 ||
+            tm_entry_generation(entry) == s->generation)
+            continue;
+        uint64_t addr = base_addr + ((uint64_t)i << tm_shadow.granule_shift);
+        if (tm_entry_size(entry) == TM_SIZE_OVERFLOW) {
+            defer(s, addr, entry);
+            continue;
+        }
+        if (seen->bits == NULL) {
+            *seen = (struct chunk_seen){base_addr, tm_mem_map(bits_bytes())};
+            if (seen->bits == NULL) {
+                s->short_of_memory = true;
+                return;
+            }
+        }
+        seen->bits[i / 64] |= 1ull << (i % 64);
+        emit(s, addr, entry, tm_entry_size(entry));
+    }
+    if (seen->bits != NULL)
+        s->n_chunks++;
+}
+
+static bool was_seen(const struct snapshot *s, uint64_t addr)
+{
+    uint64_t base = addr & ~(((uint64_t)1 << TM_CHUNK_SHIFT) - 1);
+    uint32_t low = 0, high = s->n_chunks;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (s->chunks[middle].base_addr < base)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    if (low == s->n_chunks || s->chunks[low].base_addr != base)
+        return false;
+    uint64_t i = (addr - base) >> tm_shadow.granule_shift;
+    return s->chunks[low].bits[i / 64] >> (i % 64) & 1;
+}
+
+static bool in_undo(const struct snapshot *s, uint64_t addr)
+{
+    for (int lane = 0; lane < TM_LANES; lane++)
+        for (uint32_t i = 0; i < s->undo[lane].used; i++)
+            if (s->undo[lane].records[i].addr == addr)
+                return true;
+    return false;
+}
+
+/*
+ * What the logs hold and the scan has not seen. The order in a log is that of time; the writer
+ * starts a new row group whenever addresses fall. An address is logged once at most: what comes
+ * there afterwards is young.
+ */
+static void emit_late(struct snapshot *s)
+{
+    for (uint32_t i = 0; i < s->n_late; i++) {
+        /* Alive still: nobody logged it, so that its size in the table is the old one. */
+        uint64_t size_bytes = tm_store_overflow_find(s->late[i].addr);
+        if (!in_undo(s, s->late[i].addr))
+            emit(s, s->late[i].addr, s->late[i].entry, size_bytes);
+    }
+    tms_writer_flush_traces(s->writer);
+    for (int lane = 0; lane < TM_LANES; lane++) {
+        if (s->undo[lane].lost)
+            s->short_of_memory = true;
+        for (uint32_t i = 0; i < s->undo[lane].used; i++) {
+            struct tm_undo *undo = &s->undo[lane].records[i];
+            if (!was_seen(s, undo->addr))
+                emit(s, undo->addr, undo->entry, undo->size_bytes);
+        }
+        tms_writer_flush_traces(s->writer);
+    }
+}
+
+/* ---- the other sections ---- */
+
+static void write_strings(struct snapshot *s)
+{
+    uint32_t end_offset = 0;
+    tms_writer_begin(s->writer, TMS_STRINGS);
+    /* The metrics' names come behind the interned strings. */
+    uint32_t total = s->n_strings;
+    tms_writer_bytes(s->writer, &total, sizeof(total));
+    for (uint32_t i = 0; i < s->n_strings; i++) {
+        end_offset += tm_intern_string_at(i)->n_bytes;
+        tms_writer_bytes(s->writer, &end_offset, sizeof(end_offset));
+    }
+    for (uint32_t i = 0; i < s->n_strings; i++) {
+        struct tm_string *string = tm_intern_string_at(i);
+        tms_writer_bytes(s->writer, (const void *)string->addr, string->n_bytes);
+    }
+    tms_writer_finish(s->writer);
+}
+
+static void write_sites(struct snapshot *s)
+{
+    tms_writer_begin(s->writer, TMS_SITES);
+    for (uint32_t i = 0; i < s->n_sites; i++) {
+        struct tm_site *site = tm_intern_site_at(i);
+        struct tms_site out = {
+            .file = site->file,
+            .function = site->function,
+            .line = site->line,
+            .kind = site->flags & TM_SITE_NATIVE ? TMS_SITE_NATIVE : TMS_SITE_PYTHON,
+            .address = site->address,
+            .first_line = site->first_line,
+            .module = TMS_NO_ID,
+        };
+        tms_writer_bytes(s->writer, &out, sizeof(out));
+    }
+    tms_writer_finish(s->writer);
+}
+
+static void write_nodes(struct snapshot *s)
+{
+    tms_writer_begin(s->writer, TMS_NODES);
+    for (uint32_t i = 0; i < s->n_nodes; i++) {
+        struct tm_node *node = tm_intern_node_at(i);
+        struct tms_node out = {node->parent, node->site ? node->site : TMS_NO_ID};
+        tms_writer_bytes(s->writer, &out, sizeof(out));
+    }
+    tms_writer_finish(s->writer);
+}
+
+static void write_stats(struct snapshot *s)
+{
+    int64_t scale = tm_store.sample_mean_bytes != 0 ? TM_BLOCK_SCALE : 1;
+    tms_writer_begin(s->writer, TMS_STATS);
+    for (uint32_t i = 0; i < s->n_sites && s->counters != NULL; i++) {
+        const struct tm_counter *a = &s->counters[2 * i], *b = a + 1;
+        if (a->total_blocks + b->total_blocks == 0)
+            continue;
+        struct tms_stat out = {
+            .site = i ? i : TMS_NO_ID,
+            .live_bytes = (uint64_t)(a->live_bytes + b->live_bytes),
+            .live_blocks = (uint64_t)((a->live_blocks + b->live_blocks) / scale),
+            .total_blocks = (a->total_blocks + b->total_blocks) / (uint64_t)scale,
+            .peak_bytes = (uint64_t)(a->peak_bytes + b->peak_bytes),
+        };
+        tms_writer_bytes(s->writer, &out, sizeof(out));
+    }
+    tms_writer_finish(s->writer);
+}
+
+static ssize_t read_file(const char *path, char *buf, size_t buf_bytes)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t n_bytes = fd >= 0 ? read(fd, buf, buf_bytes - 1) : -1;
+    if (fd >= 0)
+        close(fd);
+    buf[n_bytes > 0 ? n_bytes : 0] = '\0';
+    return n_bytes;
+}
+
+static const char *skip_fields(const char *text, int n)
+{
+    for (; n > 0 && *text != '\0'; n--) {
+        text += strcspn(text, " ");
+        text += strspn(text, " ");
+    }
+    return text;
+}
+
+static uint64_t read_number(const char *text)
+{
+    uint64_t number = 0;
+    for (; *text >= '0' && *text <= '9'; text++)
+        number = number * 10 + (uint64_t)(*text - '0');
+    return number;
+}
+
+static void write_process_facts(struct snapshot *s)
+{
+    char text[2048];
+    ssize_t n_bytes = read_file("/proc/self/cmdline", text, sizeof(text));
+    for (ssize_t i = 0; i + 1 < n_bytes; i++)
+        if (text[i] == '\0')
+            text[i] = ' ';
+    tms_writer_fact(s->writer, "cmdline", text);
+    if (read_file("/proc/self/stat", text, sizeof(text)) > 0 && strrchr(text, ')') != NULL) {
+        /* Field 22 of proc(5): ticks after boot, the third is the first behind the name. */
+        uint64_t ticks = read_number(skip_fields(strrchr(text, ')') + 2, 19));
+        uint64_t boot_ns = now_ns(CLOCK_REALTIME) - now_ns(CLOCK_BOOTTIME);
+        long hz = sysconf(_SC_CLK_TCK);
+        if (hz > 0)
+            tms_writer_fact_i64(s->writer, "start_time_ns",
+                                (int64_t)(boot_ns + ticks * (1000000000u / (uint64_t)hz)));
+    }
+}
+
+static void write_facts(struct snapshot *s)
+{
+    struct tms_writer *w = s->writer;
+    tms_writer_begin(w, TMS_FACTS);
+    tms_writer_fact_i64(w, "pid", getpid());
+    tms_writer_fact_i64(w, "ppid", getppid());
+    write_process_facts(s);
+    tms_writer_fact(w, "python", tm_py.version);
+    tms_writer_fact(w, "implementation", "cpython");
+    tms_writer_fact_i64(w, "free_threaded", tm_py.free_threaded);
+    tms_writer_fact_i64(w, "traceback_limit", tm_state_export.traceback_limit);
+    tms_writer_fact_i64(w, "traces", s->options->with_traces);
+    tms_writer_fact(w, "domains", "raw,mem,obj");
+    tms_writer_fact_i64(w, "enabled_ns", (int64_t)tm_state_export.enabled_ns);
+    tms_writer_fact_i64(w, "sample_bytes", (int64_t)tm_state_export.sample_bytes);
+    tms_writer_fact_i64(w, "dropped", (int64_t)s->totals.dropped);
+    tms_writer_fact_i64(w, "counter", s->options->counter);
+    tms_writer_fact_i64(w, "pause_ns", (int64_t)s->pause_ns);
+    tms_writer_fact(w, "tool", "tm " TM_VERSION);
+    if (s->options->reason != NULL)
+        tms_writer_fact(w, "reason", s->options->reason);
+    tms_writer_fact(w, "layout", tm_tracer_layout_source());
+    tms_writer_finish(w);
+}
+
+struct metric {
+    const char *name;
+    enum tms_metric_format format;
+    double percent;
+    int64_t value;
+};
+
+/* Metrics name their strings, which the interned ones do not hold: they are written as a section
+ * of their own right behind, with ids that continue the table. */
+static uint32_t collect_metrics(struct snapshot *s, struct metric ret[16])
+{
+    uint32_t n = 0;
+    char text[256];
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+    if (read_file("/proc/self/statm", text, sizeof(text)) > 0) {
+        ret[n++] = (struct metric){"process_memory.rss", TMS_METRIC_SIZE, 0,
+                                   (int64_t)(read_number(skip_fields(text, 1)) * page)};
+        ret[n++] = (struct metric){"process_memory.vms", TMS_METRIC_SIZE, 0,
+                                   (int64_t)(read_number(text) * page)};
+    }
+    const struct tm_totals *t = &s->totals;
+    ret[n++] = (struct metric){"tracemalloc.traced.size", TMS_METRIC_SIZE, 0,
+                               (int64_t)t->traced_bytes};
+    ret[n++] = (struct metric){"tracemalloc.traced.max_size", TMS_METRIC_SIZE, 0,
+                               (int64_t)t->peak_bytes};
+    if (s->options->with_traces)
+        ret[n++] = (struct metric){"tracemalloc.traces", TMS_METRIC_INT, 0,
+                                   (int64_t)t->traced_blocks};
+    ret[n++] = (struct metric){"tracemalloc.module.size", TMS_METRIC_SIZE, 0,
+                               (int64_t)t->own_bytes};
+    ret[n++] = (struct metric){"tracemalloc.module.free", TMS_METRIC_SIZE, 0,
+                               (int64_t)t->own_free_bytes};
+    if (t->own_bytes != 0)
+        ret[n++] = (struct metric){"tracemalloc.module.fragmentation", TMS_METRIC_PERCENT,
+                                   (double)t->own_free_bytes / (double)t->own_bytes, 0};
+    ret[n++] = (struct metric){"tracemalloc.dropped", TMS_METRIC_INT, 0, (int64_t)t->dropped};
+    return n;
+}
+
+/* Interns the metrics' names before the strings are written; they are few and stay. */
+static void write_tables(struct snapshot *s)
+{
+    struct metric metrics[16];
+    uint32_t names[16], n = collect_metrics(s, metrics);
+    pthread_mutex_lock(&tm_intern_lock);
+    for (uint32_t i = 0; i < n; i++)
+        names[i] = tm_intern_string_locked(metrics[i].name, (uint32_t)strlen(metrics[i].name));
+    s->n_strings = tm_vec_count(&tm_state_export.strings);
+    pthread_mutex_unlock(&tm_intern_lock);
+    write_strings(s);
+    write_sites(s);
+    write_nodes(s);
+    tms_writer_begin(s->writer, TMS_METRICS);
+    for (uint32_t i = 0; i < n; i++) {
+        struct tms_metric out = {.name = names[i], .format = metrics[i].format};
+        if (names[i] == TM_NONE)
+            continue;
+        if (metrics[i].format == TMS_METRIC_PERCENT)
+            out.value.f = metrics[i].percent;
+        else
+            out.value.i = metrics[i].value;
+        tms_writer_bytes(s->writer, &out, sizeof(out));
+    }
+    tms_writer_finish(s->writer);
+}
+
+int tm_snapshot_write(int fd, const struct tm_snapshot_options *options,
+                      struct tm_snapshot_result *ret)
+{
+    *ret = (struct tm_snapshot_result){0};
+    struct snapshot s = {.options = options, .result = ret};
+    if (!snapshot_alloc(&s)) {
+        snapshot_free(&s);
+        return fail(ret, -ENOMEM, "no memory to write a snapshot");
+    }
+    int error = begin(&s);
+    if (error != 0) {
+        snapshot_free(&s);
+        return error;
+    }
+    tms_writer_init(s.writer, fd, s.timestamp_ns, tm_shadow.granule_shift);
+    write_tables(&s);
+    if (options->with_traces)
+        tm_shadow_walk(scan_chunk, &s);
+    end(&s);
+    if (options->with_traces)
+        emit_late(&s);
+    write_stats(&s);
+    write_facts(&s);
+    ret->traces = s.writer->traces;
+    ret->traced_bytes = s.totals.traced_bytes;
+    ret->pause_ns = s.pause_ns;
+    error = tms_writer_end(s.writer);
+    ret->file_bytes = s.writer->offset;
+    if (error != 0)
+        snprintf(ret->message, sizeof(ret->message), "cannot write: %s", strerror(-error));
+    else if (s.short_of_memory)
+        error = fail(ret, -ENOMEM, "memory ran short while the snapshot was written");
+    tm_state_export.snapshots++;
+    snapshot_free(&s);
+    tm_tracer_unhold();
+    return error;
+}

@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The trace store: shadow map, counters and totals together, so that a record
+ * is one call. Two lanes write it:
+ *
+ *   the GIL lane     the obj and mem hooks of the main interpreter; the GIL is
+ *                    its lock, its counters are written with plain stores;
+ *   the shared lane  everybody else: raw allocations by threads without the GIL,
+ *                    interpreters with a GIL of their own; tm_store_lock.
+ *
+ * A moment at which both the GIL and tm_store_lock are held is a consistent
+ * view of everything. Lock order: GIL, tm_store_lock, tm_intern_lock. No
+ * function here calls an allocator of the program.
+ */
+#pragma once
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "payload/intern.h"
+#include "payload/shadow.h"
+
+enum tm_lane { TM_LANE_GIL = 0, TM_LANE_SHARED = 1, TM_LANES = 2 };
+
+/* An entry that vanished while a snapshot was being copied, as it was when that began. */
+struct tm_undo {
+    uint64_t addr;
+    uint64_t entry;
+    uint64_t size_bytes;
+};
+
+struct tm_undo_log {
+    struct tm_undo *records;
+    uint32_t capacity, used;
+    bool lost; /* memory was short: the snapshot under way cannot be completed */
+};
+
+/* What the hot path reads; written while both lanes stand still. */
+struct tm_store {
+    uint64_t generation_bits;  /* the current generation, shifted to its place */
+    uint32_t generation;
+    bool snapshot_active;
+    uint64_t window_base;      /* traced bytes are inside while (traced - base) < span */
+    uint64_t window_span;
+    void (*window_crossed)(void);
+    double sample_mean_bytes;  /* 0: every block is recorded */
+    struct tm_undo_log undo[TM_LANES];
+    /* Called for a block that carries the mark; the caller's lane is given. */
+    void (*mark_freed)(uint64_t addr, enum tm_lane lane);
+};
+
+extern struct tm_store tm_store;
+extern pthread_mutex_t tm_store_lock;
+
+bool tm_store_init(uint32_t granule_shift);
+/* Both lanes stand still or are known to be off. */
+void tm_store_done(void);
+void tm_store_abandon(void);
+
+/* Sizes from TM_SIZE_OVERFLOW up live in a side table with a lock of its own. */
+uint64_t tm_store_overflow_take(uint64_t addr);
+uint64_t tm_store_overflow_find(uint64_t addr);
+bool tm_store_overflow_put(uint64_t addr, uint64_t size_bytes);
+
+void tm_store_undo_append(enum tm_lane lane, uint64_t addr, uint64_t entry);
+
+/* Snapshots: begin and end are called with both lanes standing still. Entries of older
+ * generations belong to the snapshot; what of them vanishes meanwhile goes to the undo logs. */
+void tm_store_snapshot_begin(void);
+/* Moves the logs to ret[TM_LANES]; the caller gives them back with tm_store_undo_free. */
+void tm_store_snapshot_end(struct tm_undo_log ret[TM_LANES]);
+void tm_store_undo_free(struct tm_undo_log *log);
+
+uint64_t tm_store_entry_size_bytes(uint64_t addr, uint64_t entry);
+
+static inline int64_t tm_store_traced_bytes(void)
+{
+    struct tm_state *state = &tm_state_export;
+    return atomic_load_explicit(&state->gil_bytes, memory_order_relaxed) +
+           atomic_load_explicit(&state->shared_bytes, memory_order_relaxed);
+}
+
+static inline void tm_store_count_dropped(void)
+{
+    atomic_fetch_add_explicit(&tm_state_export.dropped, 1, memory_order_relaxed);
+}
+
+/* Adds to a total that only this lane writes (its lock is held), but others read. */
+#define TM_LANE_ADD(field, value)                                                                 \
+    atomic_store_explicit(&(field),                                                               \
+                          atomic_load_explicit(&(field), memory_order_relaxed) + (value),         \
+                          memory_order_relaxed)
+
+static inline struct tm_counter *tm_store_counter(enum tm_lane lane, uint32_t site)
+{
+    struct tm_vec *vec = lane == TM_LANE_GIL ? &tm_state_export.counters_gil
+                                             : &tm_state_export.counters_shared;
+    return tm_vec_at(vec, site, sizeof(struct tm_counter));
+}
+
+__attribute__((always_inline)) static inline void
+tm_store_account(enum tm_lane lane, uint32_t site, int64_t bytes, int64_t blocks)
+{
+    struct tm_state *state = &tm_state_export;
+    struct tm_counter *counter = tm_store_counter(lane, site);
+    int64_t live = counter->live_bytes + bytes;
+    counter->live_bytes = live;
+    counter->live_blocks += blocks;
+    if (blocks > 0) {
+        counter->total_blocks += (uint64_t)blocks;
+        if (live > counter->peak_bytes)
+            counter->peak_bytes = live;
+    }
+    if (lane == TM_LANE_GIL) {
+        TM_LANE_ADD(state->gil_bytes, bytes);
+        TM_LANE_ADD(state->gil_blocks, blocks);
+    } else {
+        TM_LANE_ADD(state->shared_bytes, bytes);
+        TM_LANE_ADD(state->shared_blocks, blocks);
+    }
+    int64_t traced = tm_store_traced_bytes();
+    if (blocks > 0 && traced > atomic_load_explicit(&state->peak_bytes, memory_order_relaxed))
+        atomic_store_explicit(&state->peak_bytes, traced, memory_order_relaxed);
+    if (__builtin_expect((uint64_t)traced - tm_store.window_base >= tm_store.window_span, 0))
+        tm_store.window_crossed();
+}
+
+/* A block's record, out of the map but still in the counters. entry 0: there was none. */
+struct tm_taken {
+    uint64_t entry;
+    uint64_t size_bytes;
+};
+
+/* Takes the record of a block out of the map: before the block is freed or reallocated, because
+ * its address may be somebody else's as soon as the allocator below has it. */
+__attribute__((always_inline)) static inline struct tm_taken tm_store_take(enum tm_lane lane,
+                                                                           uint64_t addr)
+{
+    struct tm_taken none = {0, 0};
+    uint64_t *slot = tm_shadow_find(addr);
+    if (slot == NULL)
+        return none;
+    uint64_t entry = __atomic_load_n(slot, __ATOMIC_RELAXED);
+    if (entry == 0)
+        return none;
+    if (__builtin_expect(tm_store.snapshot_active, 0) &&
+        tm_entry_generation(entry) != tm_store.generation)
+        tm_store_undo_append(lane, addr, entry);
+    __atomic_store_n(slot, 0, __ATOMIC_RELAXED);
+    if (__builtin_expect((entry & TM_MARK_BIT) != 0, 0)) {
+        tm_store.mark_freed(addr, lane);
+        entry &= ~TM_MARK_BIT;
+    }
+    if (tm_entry_domain_plus_1(entry) == 0)
+        return none;
+    uint64_t size_bytes = tm_entry_size(entry);
+    if (__builtin_expect(size_bytes == TM_SIZE_OVERFLOW, 0))
+        size_bytes = tm_store_overflow_take(addr);
+    return (struct tm_taken){entry, size_bytes};
+}
+
+/* What a block adds to the counters. While sampling it stands for others: its bytes and (in units
+ * of 1 / TM_BLOCK_SCALE) its count are divided by the chance that it was kept. */
+struct tm_weight {
+    int64_t bytes, blocks;
+};
+#define TM_BLOCK_SCALE 256
+struct tm_weight tm_store_scaled_weight(uint64_t size_bytes);
+
+static inline struct tm_weight tm_store_weight(uint64_t size_bytes)
+{
+    if (__builtin_expect(tm_store.sample_mean_bytes != 0, 0))
+        return tm_store_scaled_weight(size_bytes);
+    return (struct tm_weight){(int64_t)size_bytes, 1};
+}
+
+/* Takes it out of the counters as well. */
+__attribute__((always_inline)) static inline void tm_store_unaccount(enum tm_lane lane,
+                                                                     struct tm_taken taken)
+{
+    uint32_t site = tm_intern_node_at(tm_entry_node(taken.entry))->site;
+    struct tm_weight weight = tm_store_weight(taken.size_bytes);
+    tm_store_account(lane, site, -weight.bytes, -weight.blocks);
+}
+
+/* The block at addr is about to be freed. */
+__attribute__((always_inline)) static inline void tm_store_forget(enum tm_lane lane, uint64_t addr)
+{
+    struct tm_taken taken = tm_store_take(lane, addr);
+    if (taken.entry != 0)
+        tm_store_unaccount(lane, taken);
+}
+
+/* The realloc failed: the block is where it was. */
+void tm_store_put_back(uint64_t addr, struct tm_taken taken);
+
+/* Sets the mark of a block (see TM_MARK_BIT). False: it could not be kept. */
+bool tm_store_mark(uint64_t addr);
+
+/* A block was allocated. `site` is the node's most recent one. */
+__attribute__((always_inline)) static inline void tm_store_record(enum tm_lane lane, uint64_t addr,
+                                                                  uint64_t size_bytes,
+                                                                  uint32_t domain, uint32_t node,
+                                                                  uint32_t site)
+{
+    uint64_t *slot = tm_shadow_find(addr);
+    if (__builtin_expect(slot == NULL, 0) && (slot = tm_shadow_make(addr)) == NULL) {
+        tm_store_count_dropped();
+        return;
+    }
+    if (__builtin_expect(__atomic_load_n(slot, __ATOMIC_RELAXED) != 0, 0))
+        tm_store_forget(lane, addr); /* its free went past us, e.g. under another tool's hooks */
+    uint64_t size_field = size_bytes;
+    if (__builtin_expect(size_bytes >= TM_SIZE_OVERFLOW, 0)) {
+        if (!tm_store_overflow_put(addr, size_bytes)) {
+            tm_store_count_dropped();
+            return;
+        }
+        size_field = TM_SIZE_OVERFLOW;
+    }
+    __atomic_store_n(slot,
+                     size_field | (uint64_t)node << TM_NODE_SHIFT |
+                         (uint64_t)(domain + 1) << TM_DOMAIN_SHIFT | tm_store.generation_bits,
+                     __ATOMIC_RELEASE);
+    struct tm_weight weight = tm_store_weight(size_bytes);
+    tm_store_account(lane, site, weight.bytes, weight.blocks);
+}

@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: MIT
+#include "payload/traceback.h"
+
+#include <string.h>
+
+#include "payload/code.h"
+#include "payload/mem.h"
+#include "payload/tracer.h"
+
+enum {
+    GIL_SITES = 8192,
+    SHARED_SITES = 1024,
+    GIL_WALKS = 8192,
+    SHARED_WALKS = 1024,
+    WALKS_MAX = 1 << 18,
+};
+
+struct tm_traceback_cache tm_traceback_caches[TM_LANES];
+uint32_t tm_traceback_limit = 1;
+_Atomic uint32_t tm_traceback_deaths;
+
+static bool cache_init(struct tm_traceback_cache *cache, uint32_t sites, uint32_t walks)
+{
+    *cache = (struct tm_traceback_cache){.site_mask = sites - 1, .walk_mask = walks - 1,
+                                         .epoch = 1};
+    cache->deaths_seen = atomic_load_explicit(&tm_traceback_deaths, memory_order_relaxed);
+    cache->sites = tm_mem_map(sites * sizeof(*cache->sites));
+    cache->walks = tm_mem_map(walks * sizeof(*cache->walks));
+    cache->keys = tm_mem_map(TM_TRACEBACK_LIMIT_MAX * sizeof(*cache->keys));
+    cache->path = tm_mem_map(TM_TRACEBACK_LIMIT_MAX * sizeof(*cache->path));
+    return cache->sites && cache->walks && cache->keys && cache->path;
+}
+
+static void cache_done(struct tm_traceback_cache *cache)
+{
+    if (cache->site_mask == 0)
+        return;
+    tm_mem_unmap(cache->sites, (cache->site_mask + 1) * sizeof(*cache->sites));
+    tm_mem_unmap(cache->walks, (cache->walk_mask + 1) * sizeof(*cache->walks));
+    tm_mem_unmap(cache->keys, TM_TRACEBACK_LIMIT_MAX * sizeof(*cache->keys));
+    tm_mem_unmap(cache->path, TM_TRACEBACK_LIMIT_MAX * sizeof(*cache->path));
+    *cache = (struct tm_traceback_cache){0};
+}
+
+bool tm_traceback_init(void)
+{
+    tm_store.mark_freed = tm_traceback_code_died;
+    if (cache_init(&tm_traceback_caches[TM_LANE_GIL], GIL_SITES, GIL_WALKS) &&
+        cache_init(&tm_traceback_caches[TM_LANE_SHARED], SHARED_SITES, SHARED_WALKS))
+        return true;
+    tm_traceback_done();
+    return false;
+}
+
+void tm_traceback_done(void)
+{
+    for (int lane = 0; lane < TM_LANES; lane++)
+        cache_done(&tm_traceback_caches[lane]);
+}
+
+void tm_traceback_abandon(void)
+{
+    memset(tm_traceback_caches, 0, sizeof(tm_traceback_caches));
+}
+
+/* The walks become stale at once: a new epoch. The counter wraps after 2^32 deaths, and then the
+ * table is wiped, so that no ancient epoch comes back to life. */
+static void drop_walks(struct tm_traceback_cache *cache)
+{
+    if (++cache->epoch == 0) {
+        memset(cache->walks, 0, (cache->walk_mask + 1) * sizeof(*cache->walks));
+        cache->epoch = 1;
+    }
+}
+
+static void drop_all(struct tm_traceback_cache *cache)
+{
+    memset(cache->sites, 0, (cache->site_mask + 1) * sizeof(*cache->sites));
+    drop_walks(cache);
+}
+
+void tm_traceback_flush(void)
+{
+    for (int lane = 0; lane < TM_LANES; lane++)
+        if (tm_traceback_caches[lane].sites != NULL)
+            drop_all(&tm_traceback_caches[lane]);
+}
+
+/* Code objects died that this lane did not see die: forget everything. */
+__attribute__((noinline, cold)) void tm_traceback_catch_up(struct tm_traceback_cache *cache)
+{
+    cache->deaths_seen = atomic_load_explicit(&tm_traceback_deaths, memory_order_relaxed);
+    drop_all(cache);
+}
+
+void tm_traceback_code_died(uint64_t code_addr, enum tm_lane lane)
+{
+    struct tm_traceback_cache *cache = &tm_traceback_caches[lane];
+    uint32_t deaths =
+        atomic_fetch_add_explicit(&tm_traceback_deaths, 1, memory_order_relaxed) + 1;
+    uint64_t low, high;
+    tm_frames_code_keys(code_addr, &low, &high);
+    for (uint32_t i = 0; i <= cache->site_mask; i++)
+        if (cache->sites[i].key - low < high - low)
+            cache->sites[i].key = 0;
+    drop_walks(cache);
+    if (cache->deaths_seen == deaths - 1)
+        cache->deaths_seen = deaths;
+}
+
+__attribute__((noinline)) bool tm_traceback_site_slow(struct tm_traceback_cache *cache,
+                                                      tm_frame_ref frame, uint64_t key,
+                                                      struct tm_site_slot *ret)
+{
+    struct tm_site_slot found = {.key = key, .site = TM_SITE_SKIP, .node = TM_NONE};
+    if (tm_frames_is_complete(frame)) {
+        uint64_t code = tm_frames_code(tm_layout_frame_kind, frame);
+        pthread_mutex_lock(&tm_intern_lock);
+        found.site = tm_code_site_locked(frame);
+        if (found.site != TM_NONE)
+            found.node = tm_intern_node_locked(0, found.site);
+        pthread_mutex_unlock(&tm_intern_lock);
+        if (found.site == TM_NONE || found.node == TM_NONE)
+            return false;
+        /* Without the mark a later code object at this address would inherit the lines. */
+        if (!tm_store_mark(code))
+            key = 0;
+    } else if (tm_layout_frame_kind != TM_FRAMES_OBJECT) {
+        uint64_t code = tm_frames_code(tm_layout_frame_kind, frame);
+        if (code == 0 || !tm_store_mark(code))
+            key = 0;
+    }
+    if (key != 0)
+        cache->sites[tm_traceback_site_index(key) & cache->site_mask] = found;
+    *ret = found;
+    return true;
+}
+
+/* The table doubles when most of it has been overwritten since the last time. */
+static void grow_walks(struct tm_traceback_cache *cache)
+{
+    uint32_t slots = (cache->walk_mask + 1) * 2;
+    cache->evictions = 0;
+    if (slots > WALKS_MAX)
+        return;
+    struct tm_walk_slot *walks = tm_mem_map(slots * sizeof(*walks));
+    if (walks == NULL)
+        return;
+    for (uint32_t i = 0; i <= cache->walk_mask; i++) {
+        struct tm_walk_slot *walk = &cache->walks[i];
+        if (walk->epoch == cache->epoch)
+            walks[(walk->hash1 >> 20 ^ walk->hash1) & (slots - 1)] = *walk;
+    }
+    tm_mem_unmap(cache->walks, (cache->walk_mask + 1) * sizeof(*walks));
+    cache->walks = walks;
+    cache->walk_mask = slots - 1;
+}
+
+static void remember_walk(struct tm_traceback_cache *cache, uint64_t hash1, uint64_t hash2,
+                          struct tm_traceback traceback)
+{
+    struct tm_walk_slot *walk = &cache->walks[(hash1 >> 20 ^ hash1) & cache->walk_mask];
+    if (walk->epoch == cache->epoch && ++cache->evictions > (cache->walk_mask + 1) / 2) {
+        grow_walks(cache);
+        walk = &cache->walks[(hash1 >> 20 ^ hash1) & cache->walk_mask];
+    }
+    *walk = (struct tm_walk_slot){hash1, hash2, traceback.node, traceback.site, cache->epoch, 0};
+}
+
+__attribute__((noinline)) bool tm_traceback_walk_slow(struct tm_traceback_cache *cache,
+                                                      tm_frame_ref top, uint64_t hash1,
+                                                      uint64_t hash2, struct tm_traceback *ret)
+{
+    enum tm_frame_kind kind = tm_layout_frame_kind;
+    uint32_t n = 0, limit = tm_traceback_limit;
+    bool exact = true; /* what was hashed is what the traceback holds */
+    for (tm_frame_ref frame = top; frame != 0 && n < limit; frame = tm_frames_back(kind, frame)) {
+        struct tm_site_slot slot;
+        if (tm_frames_is_shim(kind, frame))
+            continue;
+        uint64_t key = tm_frames_key(kind, frame);
+        if (!tm_traceback_site(cache, frame, key, &slot))
+            return false;
+        if (slot.site == TM_SITE_SKIP || key == 0)
+            exact = false;
+        if (slot.site != TM_SITE_SKIP)
+            cache->path[n++] = slot.site;
+    }
+    uint32_t node = 0;
+    pthread_mutex_lock(&tm_intern_lock);
+    for (uint32_t i = n; i > 0 && node != TM_NONE; i--)
+        node = tm_intern_node_locked(node, cache->path[i - 1]);
+    pthread_mutex_unlock(&tm_intern_lock);
+    if (node == TM_NONE)
+        return false;
+    *ret = (struct tm_traceback){node, n ? cache->path[0] : 0};
+    if (exact && hash1 != 0)
+        remember_walk(cache, hash1, hash2, *ret);
+    return true;
+}

@@ -1,0 +1,316 @@
+// SPDX-License-Identifier: MIT
+#include "payload/tracer.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "format/boot.h"
+#include "payload/code.h"
+#include "payload/hooks.h"
+#include "payload/layout.h"
+#include "payload/pyapi.h"
+#include "payload/sample.h"
+#include "payload/store.h"
+#include "payload/traceback.h"
+
+/*
+ * The store has users: tracing itself and every snapshot under way. The last one takes it down, so
+ * that neither waits for the other while it holds the GIL. Guarded by the GIL for 0 -> 1.
+ */
+static _Atomic int store_users;
+static _Atomic int window_eventfd = -1;
+static bool ready;
+
+static uint64_t now_ns(clockid_t clock)
+{
+    struct timespec now;
+    clock_gettime(clock, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+int tm_tracer_setup(const struct tm_layout *dwarf, char *message, size_t message_bytes)
+{
+    if (ready)
+        return 0;
+    if (!tm_pyapi_load(message, message_bytes))
+        return -TM_BOOT_E_PYTHON;
+    if (tm_py.free_threaded) {
+        snprintf(message, message_bytes,
+                 "Python %s is a free-threaded build, which tm cannot trace yet", tm_py.version);
+        return -TM_BOOT_E_PYTHON;
+    }
+    if (!tm_layout_choose(dwarf, message, message_bytes))
+        return -TM_BOOT_E_PYTHON;
+    if (!tm_code_setup(message, message_bytes) || !tm_layout_check(message, message_bytes))
+        return -TM_BOOT_E_LAYOUT;
+    if (!tm_hooks_setup()) {
+        snprintf(message, message_bytes,
+                 "the kernel has no MADV_WIPEONFORK (Linux 4.14), or memory is short");
+        return -TM_BOOT_E_RESOURCE;
+    }
+    tm_state_export.py_version = tm_py.version_hex;
+    tm_state_export.pid = (int32_t)getpid();
+    ready = true;
+    return 0;
+}
+
+/* Called by hooks, on any thread: one write, and quiet until the window is set anew. */
+static void window_crossed(void)
+{
+    int saved_errno = errno;
+    uint64_t one = 1;
+    tm_store.window_base = 0;
+    tm_store.window_span = UINT64_MAX;
+    int fd = atomic_load(&window_eventfd);
+    if (fd >= 0 && write(fd, &one, sizeof(one)) < 0) {
+        /* The counter is full: the agent is awake anyway. */
+    }
+    errno = saved_errno;
+}
+
+void tm_tracer_set_window(int eventfd, uint64_t low_bytes, uint64_t high_bytes)
+{
+    atomic_store(&window_eventfd, eventfd);
+    tm_store.window_span = UINT64_MAX;
+    if (eventfd < 0)
+        return;
+    /* Inside: low < traced < high. */
+    tm_store.window_base = low_bytes + 1;
+    tm_store.window_span = high_bytes > low_bytes ? high_bytes - low_bytes - 1 : 0;
+}
+
+static void store_release(void)
+{
+    if (atomic_fetch_sub(&store_users, 1) == 1) {
+        tm_store_done();
+        tm_traceback_done();
+    }
+}
+
+bool tm_tracer_hold(void)
+{
+    if (!tm_tracer_is_enabled())
+        return false;
+    atomic_fetch_add(&store_users, 1);
+    return true;
+}
+
+void tm_tracer_unhold(void)
+{
+    store_release();
+}
+
+static bool store_up(void)
+{
+    /* pymalloc aligns to 16 bytes since 3.7.4 (bpo-27987); before to 8. */
+    uint32_t granule_shift = tm_py.version_hex < 0x03080000 ? 3 : 4;
+    if (!tm_store_init(granule_shift))
+        return false;
+    if (!tm_traceback_init()) {
+        tm_store_done();
+        return false;
+    }
+    tm_store.window_crossed = window_crossed;
+    return true;
+}
+
+int tm_tracer_enable(const struct tm_tracer_options *options, char *message, size_t message_bytes)
+{
+    if (!ready) {
+        snprintf(message, message_bytes, "tracing is not set up");
+        return -EINVAL;
+    }
+    if (options->traceback_limit > TM_TRACEBACK_LIMIT_MAX) {
+        snprintf(message, message_bytes, "the number of frames must be in range [0; %u]",
+                 TM_TRACEBACK_LIMIT_MAX);
+        return -EINVAL;
+    }
+    if (tm_tracer_is_enabled()) {
+        tm_tracer_set_limit(options->traceback_limit);
+        return 0;
+    }
+    if (tm_state_export.pid != (int32_t)getpid()) {
+        /* A forked child: nothing of the parent's store was inherited. */
+        tm_store_abandon();
+        tm_traceback_abandon();
+        atomic_store(&store_users, 0);
+        tm_state_export.pid = (int32_t)getpid();
+    }
+    if (atomic_load(&store_users) != 0) {
+        snprintf(message, message_bytes, "a snapshot of the last session is still being written");
+        return -EBUSY;
+    }
+    if (!store_up()) {
+        snprintf(message, message_bytes, "no memory for the traces");
+        return -ENOMEM;
+    }
+    atomic_store(&store_users, 1);
+    tm_traceback_limit = options->traceback_limit;
+    tm_state_export.traceback_limit = options->traceback_limit;
+    tm_state_export.sample_bytes = options->sample_bytes;
+    tm_state_export.enabled_ns = now_ns(CLOCK_REALTIME);
+    tm_state_export.snapshots = 0;
+    tm_store.sample_mean_bytes = (double)options->sample_bytes;
+    if (options->sample_bytes != 0)
+        tm_sample_init(options->sample_bytes, now_ns(CLOCK_MONOTONIC));
+    tm_hooks_install();
+    tm_hooks_start(options->sample_bytes);
+    atomic_store(&tm_state_export.tracing, TM_TRACING_ON);
+    return 0;
+}
+
+void tm_tracer_set_limit(uint32_t frames)
+{
+    pthread_mutex_lock(&tm_store_lock);
+    if (tm_traceback_limit != frames) {
+        tm_traceback_limit = frames;
+        tm_state_export.traceback_limit = frames;
+        tm_traceback_flush();
+    }
+    pthread_mutex_unlock(&tm_store_lock);
+}
+
+enum tm_unhook tm_tracer_disable(void)
+{
+    bool was_enabled = tm_tracer_is_enabled();
+    tm_hooks_stop();
+    atomic_store(&tm_state_export.tracing, TM_TRACING_OFF);
+    enum tm_unhook result = tm_hooks_remove();
+    if (was_enabled)
+        store_release();
+    return result;
+}
+
+bool tm_tracer_is_enabled(void)
+{
+    return atomic_load(&tm_live->enabled) != 0;
+}
+
+uint32_t tm_tracer_traceback_limit(void)
+{
+    return tm_traceback_limit;
+}
+
+const char *tm_tracer_layout_source(void)
+{
+    return tm_layout_source_name();
+}
+
+struct tm_totals tm_tracer_totals(void)
+{
+    struct tm_state *state = &tm_state_export;
+    struct tm_totals totals = {
+        .dropped = atomic_load(&state->dropped),
+        .own_bytes = atomic_load(&state->own_bytes),
+    };
+    if (tm_tracer_is_enabled()) {
+        int64_t bytes = tm_store_traced_bytes();
+        int64_t blocks = atomic_load(&state->gil_blocks) + atomic_load(&state->shared_blocks);
+        if (tm_store.sample_mean_bytes != 0)
+            blocks /= TM_BLOCK_SCALE;
+        int64_t peak = atomic_load(&state->peak_bytes);
+        totals.traced_bytes = bytes > 0 ? (uint64_t)bytes : 0;
+        totals.traced_blocks = blocks > 0 ? (uint64_t)blocks : 0;
+        totals.peak_bytes = peak > 0 ? (uint64_t)peak : 0;
+    }
+    return totals;
+}
+
+/* ---- may the payload be unmapped? ---- */
+
+enum { THREADS_MAX = 4096, GRACE_MS = 20 };
+
+struct thread_seen {
+    int tid;
+    uint64_t run_ns; /* CPU time when first looked at */
+};
+
+static ssize_t read_small(const char *path, char *buf, size_t buf_bytes)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    ssize_t n_bytes = read(fd, buf, buf_bytes - 1);
+    close(fd);
+    buf[n_bytes > 0 ? n_bytes : 0] = '\0';
+    return n_bytes;
+}
+
+/* State letter and CPU time of a thread; false: it is gone. */
+static bool thread_look(int tid, char *ret_state, uint64_t *ret_run_ns)
+{
+    char path[64], text[512];
+    snprintf(path, sizeof(path), "/proc/self/task/%d/stat", tid);
+    if (read_small(path, text, sizeof(text)) <= 0)
+        return false;
+    const char *after_name = strrchr(text, ')');
+    if (after_name == NULL || after_name[1] == '\0')
+        return false;
+    *ret_state = after_name[2];
+    snprintf(path, sizeof(path), "/proc/self/task/%d/schedstat", tid);
+    if (read_small(path, text, sizeof(text)) <= 0)
+        return false;
+    *ret_run_ns = 0;
+    for (const char *p = text; *p >= '0' && *p <= '9'; p++)
+        *ret_run_ns = *ret_run_ns * 10 + (uint64_t)(*p - '0');
+    return true;
+}
+
+static int list_threads(struct thread_seen *seen, int max)
+{
+    int n = 0, own = (int)gettid();
+    DIR *dir = opendir("/proc/self/task");
+    struct dirent *entry;
+    while (dir != NULL && n < max && (entry = readdir(dir)) != NULL) {
+        int tid = 0;
+        for (const char *p = entry->d_name; *p >= '0' && *p <= '9'; p++)
+            tid = tid * 10 + (*p - '0');
+        if (tid > 0 && tid != own)
+            seen[n++].tid = tid;
+    }
+    if (dir != NULL)
+        closedir(dir);
+    return n;
+}
+
+/*
+ * The hooks are out. A thread of the raw domain may still have read our function's address and not
+ * called it yet, or be between our last counter and the return. Such a thread is runnable: every
+ * thread that was seen asleep in the kernel outside our hooks, or that has used CPU time since, has
+ * left those few instructions.
+ */
+bool tm_tracer_quiesce(int timeout_ms)
+{
+    static struct thread_seen seen[THREADS_MAX];
+    uint64_t end_ns = now_ns(CLOCK_MONOTONIC) + (uint64_t)timeout_ms * 1000000u;
+    int n = list_threads(seen, THREADS_MAX);
+    char state;
+    uint64_t run_ns;
+    for (int i = 0; i < n; i++)
+        if (!thread_look(seen[i].tid, &state, &seen[i].run_ns))
+            seen[i].tid = 0;
+    usleep(GRACE_MS * 1000);
+    for (;;) {
+        int pending = tm_hooks_inside() != 0 || atomic_load(&store_users) != 0;
+        for (int i = 0; i < n; i++) {
+            if (seen[i].tid == 0)
+                continue;
+            if (!thread_look(seen[i].tid, &state, &run_ns) || state != 'R' ||
+                run_ns > seen[i].run_ns + 1000)
+                seen[i].tid = 0;
+            else
+                pending++;
+        }
+        if (pending == 0)
+            return true;
+        if (now_ns(CLOCK_MONOTONIC) > end_ns)
+            return false;
+        usleep(2000);
+    }
+}

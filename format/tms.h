@@ -4,9 +4,9 @@
  *
  * Little-endian. A file is struct tms_header, then sections, each struct
  * tms_section_header and its payload, padded with zeros to 8 bytes; the last
- * section is TMS_END. Every section has a CRC-32C of its payload. A reader
- * skips section types that it does not know. Fields marked "id" index the
- * section of that noun; TMS_NO_ID is "none".
+ * section is TMS_END and nothing follows it. Every section has a CRC-32C. A
+ * reader skips section types that it does not know. Fields marked "id" index
+ * the section of that noun; TMS_NO_ID is "none".
  */
 #pragma once
 
@@ -21,7 +21,8 @@ struct tms_header {
     uint32_t version;      /* TMS_VERSION; a reader refuses a greater one */
     uint32_t header_bytes; /* sizeof(struct tms_header): sections start there */
     uint64_t timestamp_ns; /* CLOCK_REALTIME of the moment that the snapshot shows */
-    uint64_t reserved;
+    uint32_t crc32c;       /* of the 24 bytes before this field */
+    uint32_t reserved;
 };
 
 enum tms_section_type {
@@ -39,9 +40,11 @@ enum tms_section_type {
 
 struct tms_section_header {
     uint32_t type;
-    uint32_t crc32c;         /* of the payload, padding not included */
-    uint64_t payload_bytes;  /* padding not included */
+    uint32_t crc32c;         /* of the four bytes of `type`, then the payload without padding */
+    uint64_t payload_bytes;  /* padding not included; TMS_UNFINISHED while it is being written */
 };
+/* Left behind by a writer that was stopped inside a section: the file is truncated there. */
+#define TMS_UNFINISHED UINT64_MAX
 
 /* A place in code: what one frame shows. */
 enum tms_site_kind {
@@ -76,7 +79,8 @@ struct tms_traces {
     uint32_t count;          /* 1 .. TMS_GROUP_MAX */
     uint32_t flags;          /* enum tms_traces_flags */
     uint64_t first_address;  /* of the first trace */
-    uint32_t granule_shift;  /* addresses are multiples of 1 << granule_shift from first_address */
+    uint32_t granule_shift;  /* addresses are multiples of 1 << granule_shift from first_address;
+                                at most TMS_GRANULE_SHIFT_MAX */
     uint32_t address_bytes;  /* svb: difference to the previous trace in granules; the first is 0 */
     uint32_t node_bytes;     /* svb: node id */
     uint32_t size_bytes;     /* svb: size in bytes; with TMS_TRACES_WIDE: u64[count] */
@@ -92,6 +96,8 @@ enum tms_traces_flags {
     TMS_TRACES_WIDE = 1u << 0, /* some size needs more than 32 bits */
 };
 #define TMS_GROUP_MAX 65536u
+/* A group's addresses then span less than 2^64 whatever its columns say. */
+#define TMS_GRANULE_SHIFT_MAX 16u
 
 /* Counters of one site (the most recent frame), since tracing was enabled. */
 struct tms_stat {

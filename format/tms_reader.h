@@ -64,6 +64,7 @@ struct tms_file {
     const uint32_t *types;
     uint32_t n_types;
     /* owned */
+    bool mapped; /* `map` is to be unmapped; false: it belongs to the caller */
     struct tms_group *groups;
     uint32_t n_groups;
     struct tms_end end;

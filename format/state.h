@@ -133,5 +133,7 @@ struct tm_state {
     _Atomic uint64_t own_bytes;    /* memory mapped by the payload for its store */
     uint32_t snapshots;            /* taken in this session */
     uint32_t reserved0;
-    uint64_t reserved[16];
+    uint64_t control_inode; /* st_ino of control_fd: the number may stand for a descriptor of the
+                               program's, if that closed ours */
+    uint64_t reserved[15];
 };

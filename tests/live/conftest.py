@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: MIT
+"""The live tests' fixtures: every test that asks for `python` runs on each Python found."""
+import os
+import subprocess
+
+import pytest
+
+from pythons import find_pythons
+from victim import Victim
+
+PYTHONS = find_pythons()
+_passed = 0
+
+
+def pytest_generate_tests(metafunc):
+    if "python" not in metafunc.fixturenames:
+        return
+    wanted = PYTHONS
+    marker = metafunc.definition.get_closest_marker("pythons")
+    if marker is not None:
+        low, high = marker.kwargs.get("low", (0, 0)), marker.kwargs.get("high", (99, 0))
+        wanted = [p for p in PYTHONS if low <= p.version[:2] <= high]
+    metafunc.parametrize("python", wanted, ids=[p.name for p in wanted])
+
+
+def pytest_configure(config):
+    config.addinivalue_line(
+        "markers", "pythons(low=(3, 6), high=(3, 14)): the versions that a test runs on")
+
+
+def pytest_runtest_logreport(report):
+    global _passed
+    if report.when == "call" and report.passed:
+        _passed += 1
+
+
+def pytest_sessionfinish(session, exitstatus):
+    """A run in which nothing passed has shown nothing."""
+    if exitstatus in (0, 5) and _passed == 0 and not session.config.option.collectonly:
+        print("\nno test passed: everything was skipped")
+        session.exitstatus = 1
+
+
+@pytest.fixture
+def any_python():
+    """One Python, for what does not depend on the version: the newest that can be traced."""
+    supported = [p for p in PYTHONS if (3, 6) <= p.version[:2] <= (3, 13)]
+    if not supported:
+        pytest.skip("no CPython 3.6 to 3.13 found")
+    return supported[-1]
+
+
+@pytest.fixture
+def start_victim(tmp_path):
+    """start_victim(python, "sleeps.py", *args, **options) -> Victim; all are ended with the test."""
+    started = []
+
+    def start(python, script, *args, **options):
+        victim = Victim(python, script, args, tmp_path / ("victim%d" % len(started)), **options)
+        started.append(victim)
+        victim.expect("ready")
+        return victim
+
+    yield start
+    for victim in started:
+        victim.end()
+
+
+@pytest.fixture
+def can_mount():
+    """Skips where a private mount namespace with a tmpfs is not to be had."""
+    probe = subprocess.run(
+        ["unshare", "--mount", "--propagation", "private", "mount", "-t", "tmpfs", "tm-test", "/mnt"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, universal_newlines=True)
+    if probe.returncode != 0:
+        pytest.skip("mount is not permitted: " + probe.stderr.strip())
+
+
+@pytest.fixture
+def as_root():
+    if os.getuid() != 0:
+        pytest.skip("needs root")

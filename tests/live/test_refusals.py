@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: MIT
+"""What tm-attach will not touch: one line that names the reason, a status of its own, and a target
+that was not stopped for an instant.
+
+A blocked process that nobody disturbs is never put on a processor, so its counts of context
+switches say whether it was stopped, however briefly.
+"""
+import os
+import shutil
+import subprocess
+import tempfile
+
+import pytest
+
+from tools import BIN_DIR, Result, run_tool, tm_attach
+from victim import read_status, switches, wait_until, wait_until_blocked
+
+NOBODY = 65534
+
+
+def unused_pid():
+    """A PID that no process has, and none will soon: the kernel gives them in ascending order."""
+    with open("/proc/sys/kernel/pid_max") as file:
+        highest = int(file.read())
+    return next(pid for pid in range(highest - 1, 1, -1) if not os.path.exists("/proc/%d" % pid))
+
+
+def assert_one_line(result, *words):
+    assert result.status not in (0, 1, 2), result
+    assert result.out == ""
+    assert result.err.count("\n") == 1 and result.err.endswith("\n"), result
+    for word in words:
+        assert word.lower() in result.err.lower(), result
+    return result.status
+
+
+def refused(pid, attach):
+    """attach() while a process is blocked; asserts that it never ran."""
+    wait_until_blocked(pid)
+    before = switches(pid)
+    result = attach()
+    assert switches(pid) == before, "the target was disturbed"
+    assert read_status(pid)["TracerPid"] == "0"
+    return result
+
+
+@pytest.fixture
+def not_python():
+    """A program that is not Python, blocked in a read."""
+    process = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    wait_until(lambda: os.readlink("/proc/%d/exe" % process.pid).endswith(("/cat", "coreutils")),
+               "cat to start")
+    yield process.pid
+    process.stdin.close()
+    process.wait()
+
+
+@pytest.fixture
+def public_tools(as_root):
+    """The tools in a folder that every user may enter."""
+    folder = tempfile.mkdtemp(prefix="tm-test-")
+    for name in ("bin", "lib"):
+        shutil.copytree(os.path.join(BIN_DIR, "..", name), os.path.join(folder, name))
+    subprocess.check_call(["chmod", "-R", "a+rX", folder])
+    yield os.path.join(folder, "bin")
+    shutil.rmtree(folder)
+
+
+def attach_as_nobody(folder, pid):
+    done = subprocess.run(
+        ["setpriv", "--reuid=%d" % NOBODY, "--regid=%d" % NOBODY, "--clear-groups",
+         "--inh-caps=-all", os.path.join(folder, "tm-attach"), str(pid)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd="/tmp", timeout=60)
+    return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def test_no_such_process():
+    pid = unused_pid()
+    assert_one_line(tm_attach(pid), str(pid), "no such process")
+
+
+def test_not_python(not_python):
+    assert_one_line(refused(not_python, lambda: tm_attach(not_python)), str(not_python), "python")
+
+
+def test_other_users(any_python, start_victim, public_tools):
+    victim = start_victim(any_python, "reads.py")
+    result = refused(victim.pid, lambda: attach_as_nobody(public_tools, victim.pid))
+    assert_one_line(result, str(victim.pid), "permi")
+    victim.assert_advances()
+
+
+def test_statuses_differ(not_python, any_python, start_victim, public_tools):
+    victim = start_victim(any_python, "reads.py")
+    results = [tm_attach(unused_pid()), tm_attach(not_python),
+               attach_as_nobody(public_tools, victim.pid)]
+    statuses = [assert_one_line(result) for result in results]
+    assert len(set(statuses)) == 3, results
+
+
+@pytest.mark.parametrize("verb", ["--status", "--snapshot", "--detach"])
+def test_verbs_without_attach(verb, any_python, start_victim):
+    """A process that is not traced is told apart from one that cannot be."""
+    victim = start_victim(any_python, "reads.py")
+    result = refused(victim.pid, lambda: tm_attach(verb, victim.pid))
+    assert_one_line(result, str(victim.pid))
+    assert_one_line(tm_attach(verb, unused_pid()), "no such process")
+
+
+def test_usage():
+    for args in ([], ["not-a-pid"], ["--delay", "x", "1"], ["--no-such-option", "1"]):
+        result = run_tool("tm-attach", *args)
+        assert result.status == 2 and result.err != "" and result.out == "", (args, result)
+
+
+@pytest.mark.pythons(high=(3, 5))
+def test_too_old(python, start_victim):
+    """Versions before 3.6 are refused by name; these are not stopped either."""
+    victim = start_victim(python, "reads.py")
+    result = refused(victim.pid, lambda: tm_attach(victim.pid))
+    assert_one_line(result, "%d.%d" % python.version[:2])
+    victim.assert_advances()

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: MIT
+"""Runs tm-attach and tm-analyze as a user would and reads what they say."""
+import collections
+import json
+import os
+import subprocess
+
+BIN_DIR = os.environ.get("TM_BIN_DIR") or os.path.join(
+    os.path.dirname(os.path.abspath(__file__)), "..", "..", "build", "bin")
+
+Result = collections.namedtuple("Result", "status out err")
+
+
+def run_tool(name, *args, **options):
+    """cwd: folder. prefix: words before the command. Returns a Result; its text is decoded."""
+    command = list(options.get("prefix", ())) + [os.path.join(os.path.abspath(BIN_DIR), name)]
+    done = subprocess.run(command + [str(arg) for arg in args], stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          cwd=str(options["cwd"]) if "cwd" in options else None,
+                          timeout=options.get("timeout", 120))
+    return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def tm_attach(*args, **options):
+    return run_tool("tm-attach", *args, **options)
+
+
+def tm_analyze(*args, **options):
+    return run_tool("tm-analyze", *args, **options)
+
+
+def must(result):
+    """The result, which must be a success that complained about nothing."""
+    assert result.status == 0, result
+    assert result.err == "", result
+    return result
+
+
+def snapshot(victim, cwd):
+    """A snapshot now; its path, which --snapshot printed."""
+    path = os.path.join(str(cwd), must(tm_attach("--snapshot", victim.pid, cwd=cwd)).out.strip())
+    assert os.path.isfile(path), path
+    return path
+
+
+def analyze_json(*args, **options):
+    return json.loads(must(tm_analyze(*(args + ("--json",)), **options)).out)

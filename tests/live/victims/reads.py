@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: MIT
+"""One thread, blocked in a read of its standard input between commands."""
+import _victim
+
+_victim.say("ready")
+while True:
+    _victim.obey(_victim.read_command())
+    _victim.beat(0)

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -264,7 +265,7 @@ static bool thread_look(int tid, char *ret_state, uint64_t *ret_run_ns)
 
 static int list_threads(struct thread_seen *seen, int max)
 {
-    int n = 0, own = (int)gettid();
+    int n = 0, own = (int)syscall(SYS_gettid);
     DIR *dir = opendir("/proc/self/task");
     struct dirent *entry;
     while (dir != NULL && n < max && (entry = readdir(dir)) != NULL) {

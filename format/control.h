@@ -24,16 +24,16 @@
 
 enum tm_msg_type {
     /* client to agent */
-    TM_MSG_HELLO = 1,    /* on the shared end; carries the private socket */
-    TM_MSG_START = 2,    /* enable tracing and schedule the task; SCM_RIGHTS: directory */
+    TM_MSG_HELLO = 1, /* on the shared end; carries the private socket */
+    TM_MSG_START = 2, /* enable tracing and schedule the task; SCM_RIGHTS: directory */
     TM_MSG_STATUS = 3,
     TM_MSG_SNAPSHOT = 4, /* now; SCM_RIGHTS: a directory, optional */
     TM_MSG_SET = 5,      /* new options while running; the keys of START */
     TM_MSG_DETACH = 6,
     /* agent to client */
     TM_MSG_OK = 64,
-    TM_MSG_ERROR = 65,   /* keys: error (enum tm_ctl_error), message */
-    TM_MSG_EVENT = 66,   /* e.g. a snapshot that was written or failed, to who asked for events */
+    TM_MSG_ERROR = 65, /* keys: error (enum tm_ctl_error), message */
+    TM_MSG_EVENT = 66, /* e.g. a snapshot that was written or failed, to who asked for events */
 };
 
 enum tm_ctl_error {
@@ -46,10 +46,10 @@ enum tm_ctl_error {
 };
 
 struct tm_msg {
-    uint32_t magic;      /* TM_MSG_MAGIC */
-    uint16_t type;       /* enum tm_msg_type */
-    uint16_t flags;      /* 0 */
-    uint32_t seq;        /* an answer repeats the question's */
+    uint32_t magic; /* TM_MSG_MAGIC */
+    uint16_t type;  /* enum tm_msg_type */
+    uint16_t flags; /* 0 */
+    uint32_t seq;   /* an answer repeats the question's */
     uint32_t body_bytes;
 };
 

@@ -21,8 +21,8 @@ enum tm_layout_source {
 };
 
 struct tm_layout {
-    uint32_t source;      /* enum tm_layout_source */
-    uint32_t py_version;  /* major << 8 | minor, e.g. 0x030b */
+    uint32_t source;     /* enum tm_layout_source */
+    uint32_t py_version; /* major << 8 | minor, e.g. 0x030b */
     /* PyThreadState */
     int32_t tstate_frame;         /* up to 3.10: struct _frame *frame */
     int32_t tstate_cframe;        /* 3.11 and 3.12: _PyCFrame *cframe (3.10 has one, unused here) */
@@ -33,14 +33,14 @@ struct tm_layout {
     /* _PyCFrame, 3.11 and 3.12 */
     int32_t cframe_current_frame;
     /* _PyInterpreterFrame, 3.11 on */
-    int32_t iframe_code;     /* f_code up to 3.12, f_executable from 3.13 (tagged from 3.14) */
+    int32_t iframe_code; /* f_code up to 3.12, f_executable from 3.13 (tagged from 3.14) */
     int32_t iframe_previous;
-    int32_t iframe_instr;    /* prev_instr up to 3.12, instr_ptr from 3.13 */
-    int32_t iframe_owner;    /* char */
+    int32_t iframe_instr; /* prev_instr up to 3.12, instr_ptr from 3.13 */
+    int32_t iframe_owner; /* char */
     /* PyFrameObject, up to 3.10 */
     int32_t frame_back;
     int32_t frame_code;
-    int32_t frame_lasti;     /* int: bytes up to 3.9, code units in 3.10 */
+    int32_t frame_lasti; /* int: bytes up to 3.9, code units in 3.10 */
     /* PyCodeObject */
     int32_t code_filename;
     int32_t code_name;
@@ -50,11 +50,11 @@ struct tm_layout {
     int32_t code_firsttraceable; /* 3.11 on: int, in code units */
     int32_t code_nbytes_size;    /* 3.11 on: ob_size, in code units */
     /* str objects (PEP 393) */
-    int32_t ascii_length;   /* PyASCIIObject.length */
-    int32_t ascii_state;    /* PyASCIIObject.state, 32 bits of bit fields */
-    int32_t ascii_size;     /* sizeof(PyASCIIObject): data of a compact ASCII str */
-    int32_t compact_size;   /* sizeof(PyCompactUnicodeObject): data of other compact strs */
-    int32_t object_type;    /* PyObject.ob_type */
+    int32_t ascii_length; /* PyASCIIObject.length */
+    int32_t ascii_state;  /* PyASCIIObject.state, 32 bits of bit fields */
+    int32_t ascii_size;   /* sizeof(PyASCIIObject): data of a compact ASCII str */
+    int32_t compact_size; /* sizeof(PyCompactUnicodeObject): data of other compact strs */
+    int32_t object_type;  /* PyObject.ob_type */
     int32_t reserved[4];
 };
 

@@ -24,14 +24,14 @@
 #define TM_VEC_SHIFT 12
 #define TM_VEC_SEGMENTS 65536u
 struct tm_vec {
-    uint64_t dir_addr;     /* u64[TM_VEC_SEGMENTS]: addresses of segments; 0: not there yet */
+    uint64_t dir_addr; /* u64[TM_VEC_SEGMENTS]: addresses of segments; 0: not there yet */
     uint32_t elem_bytes;
     _Atomic uint32_t count; /* elements that are complete */
 };
 
 /* Strings of files and functions: a vec of these, bytes elsewhere. */
 struct tm_string {
-    uint64_t addr;   /* UTF-8 (surrogatepass), not NUL-terminated */
+    uint64_t addr; /* UTF-8 (surrogatepass), not NUL-terminated */
     uint32_t n_bytes;
     uint32_t hash;
 };
@@ -41,8 +41,8 @@ struct tm_site {
     uint32_t function; /* string id, TM_NONE: unknown */
     int32_t line;      /* < 1: unknown */
     int32_t first_line;
-    uint64_t address;  /* native frames: the return address; else 0 */
-    uint32_t flags;    /* enum tm_site_flags */
+    uint64_t address; /* native frames: the return address; else 0 */
+    uint32_t flags;   /* enum tm_site_flags */
     uint32_t hash;
 };
 #define TM_NONE 0xffffffffu
@@ -68,17 +68,17 @@ enum tm_node_flags {
  * atomic ones by threads without it. Their sum is the truth. */
 struct tm_counter {
     int64_t live_bytes;
-    int64_t live_blocks;
-    uint64_t total_blocks;
-    int64_t peak_bytes;
+    uint64_t total_blocks; /* allocations */
+    uint64_t gone_blocks;  /* frees; live blocks are the difference */
+    int64_t peak_bytes;    /* highest live_bytes */
 };
 
 /*
  * The shadow map: one 64-bit entry per granule of address space.
- *   l1[address >> 36] -> l2[(address >> 20) & 0xffff] -> chunk[(address & 0xfffff) >> granule_shift]
- * Entry: bits 0..23 size (TM_SIZE_OVERFLOW: look in the overflow table), 24..51 node id,
- * 52..53 domain + 1 (0: no trace here), 54..62 generation, 63 a mark (the block is a code object
- * whose sites are cached; set with or without a trace). Zero: nothing.
+ *   l1[address >> 36] -> l2[(address >> 20) & 0xffff] -> chunk[(address & 0xfffff) >>
+ * granule_shift] Entry: bits 0..23 size (TM_SIZE_OVERFLOW: look in the overflow table), 24..51 node
+ * id, 52..53 domain + 1 (0: no trace here), 54..62 generation, 63 a mark (the block is a code
+ * object whose sites are cached; set with or without a trace). Zero: nothing.
  */
 #define TM_L1_ENTRIES 2048u
 #define TM_L2_ENTRIES 65536u
@@ -92,7 +92,8 @@ struct tm_counter {
 #define TM_GEN_BITS 9
 #define TM_MARK_BIT (1ull << 63)
 
-/* Sizes that do not fit: open addressing, capacity a power of two, key 0 is empty, key 1 deleted. */
+/* Sizes that do not fit: open addressing, capacity a power of two, key 0 is empty, key 1 deleted.
+ */
 struct tm_overflow_slot {
     _Atomic uint64_t addr;
     _Atomic uint64_t size_bytes;
@@ -104,34 +105,34 @@ enum tm_tracing {
 };
 
 struct tm_state {
-    uint64_t magic;        /* TM_STATE_MAGIC */
-    uint32_t version;      /* TM_STATE_VERSION */
-    uint32_t size_bytes;   /* sizeof(struct tm_state) */
-    int32_t pid;           /* of the process that set it up: a forked child finds its parent's */
-    int32_t control_fd;    /* client end of the control channel; -1: no agent */
-    _Atomic uint32_t tracing;     /* enum tm_tracing */
+    uint64_t magic;           /* TM_STATE_MAGIC */
+    uint32_t version;         /* TM_STATE_VERSION */
+    uint32_t size_bytes;      /* sizeof(struct tm_state) */
+    int32_t pid;              /* of the process that set it up: a forked child finds its parent's */
+    int32_t control_fd;       /* client end of the control channel; -1: no agent */
+    _Atomic uint32_t tracing; /* enum tm_tracing */
     _Atomic uint32_t agent_alive; /* 1 while the agent thread serves the channel */
-    uint32_t py_version;   /* PY_VERSION_HEX */
+    uint32_t py_version;          /* PY_VERSION_HEX */
     uint32_t granule_shift;
     uint32_t traceback_limit;
-    uint32_t generation;   /* of entries that are written now */
-    uint64_t sample_bytes; /* 0: every block */
-    uint64_t enabled_ns;   /* CLOCK_REALTIME */
-    uint64_t l1_addr;      /* u64[TM_L1_ENTRIES] */
+    uint32_t generation;    /* of entries that are written now */
+    uint64_t sample_bytes;  /* 0: every block */
+    uint64_t enabled_ns;    /* CLOCK_REALTIME */
+    uint64_t l1_addr;       /* u64[TM_L1_ENTRIES] */
     uint64_t overflow_addr; /* struct tm_overflow_slot[overflow_slots] */
     uint64_t overflow_slots;
-    struct tm_vec strings;  /* struct tm_string */
-    struct tm_vec sites;    /* struct tm_site; id 0 is not used */
-    struct tm_vec nodes;    /* struct tm_node */
+    struct tm_vec strings;         /* struct tm_string */
+    struct tm_vec sites;           /* struct tm_site; id 0 is not used */
+    struct tm_vec nodes;           /* struct tm_node */
     struct tm_vec counters_gil;    /* struct tm_counter by site id; its count is not used */
     struct tm_vec counters_shared; /* the same, written by threads without the GIL */
     /* totals; live = gil + shared */
-    _Atomic int64_t gil_bytes, gil_blocks;
-    _Atomic int64_t shared_bytes, shared_blocks;
+    _Atomic int64_t gil_bytes;
+    _Atomic int64_t shared_bytes;
     _Atomic int64_t peak_bytes;
-    _Atomic uint64_t dropped;      /* records that could not be kept */
-    _Atomic uint64_t own_bytes;    /* memory mapped by the payload for its store */
-    uint32_t snapshots;            /* taken in this session */
+    _Atomic uint64_t dropped;   /* records that could not be kept */
+    _Atomic uint64_t own_bytes; /* memory mapped by the payload for its store */
+    uint32_t snapshots;         /* taken in this session */
     uint32_t reserved0;
     uint64_t control_inode; /* st_ino of control_fd: the number may stand for a descriptor of the
                                program's, if that closed ours */

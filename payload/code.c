@@ -59,8 +59,7 @@ static size_t decode_text(uint64_t str, int shift, char *buf, size_t buf_bytes)
     uint32_t kind = state & 7, compact = state >> 3 & 1, ascii = state >> 4 & 1;
     if (compact == 0 || (kind != 1 && kind != 2 && kind != 4) || (ascii && kind != 1))
         return SIZE_MAX;
-    const char *data =
-        (const char *)str + (ascii ? tm_layout.ascii_size : tm_layout.compact_size);
+    const char *data = (const char *)str + (ascii ? tm_layout.ascii_size : tm_layout.compact_size);
     if (ascii) {
         size_t n_bytes = length < buf_bytes ? length : buf_bytes;
         memcpy(buf, data, n_bytes);
@@ -120,9 +119,9 @@ static uint32_t intern_str_locked(uint64_t str)
 
 uint32_t tm_code_site_locked(tm_frame_ref frame)
 {
-    uint64_t code = tm_frames_code(tm_layout_frame_kind, frame);
-    int32_t name = tm_layout.code_qualname != TM_NO_FIELD ? tm_layout.code_qualname
-                                                          : tm_layout.code_name;
+    uint64_t code = tm_frames_code(&tm_layout, frame);
+    int32_t name =
+        tm_layout.code_qualname != TM_NO_FIELD ? tm_layout.code_qualname : tm_layout.code_name;
     struct tm_site site = {
         .file = intern_str_locked(tm_frames_load(code + (uint32_t)tm_layout.code_filename)),
         .function = intern_str_locked(tm_frames_load(code + (uint32_t)name)),

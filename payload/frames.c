@@ -8,12 +8,12 @@ static uint64_t first_instruction(uint64_t code)
 
 int32_t tm_frames_lasti_bytes(tm_frame_ref frame)
 {
-    if (tm_layout_frame_kind == TM_FRAMES_OBJECT) {
+    if (tm_frames_are_objects(&tm_layout)) {
         int32_t lasti = *(const int32_t *)(frame + (uint32_t)tm_layout.frame_lasti);
         /* 3.10 counts code units of two bytes (Objects/frameobject.c, PyFrame_GetLineNumber). */
         return tm_layout.py_version >= 0x030a && lasti > 0 ? lasti * 2 : lasti;
     }
-    uint64_t code = tm_frames_code(tm_layout_frame_kind, frame);
+    uint64_t code = tm_frames_code(&tm_layout, frame);
     uint64_t instr = tm_frames_load(frame + (uint32_t)tm_layout.iframe_instr);
     return (int32_t)(int64_t)(instr - first_instruction(code));
 }
@@ -21,21 +21,21 @@ int32_t tm_frames_lasti_bytes(tm_frame_ref frame)
 /* _PyFrame_IsIncomplete of CPython 3.11 to 3.13, Include/internal/pycore_frame.h. */
 bool tm_frames_is_complete(tm_frame_ref frame)
 {
-    if (tm_layout_frame_kind == TM_FRAMES_OBJECT)
+    if (tm_frames_are_objects(&tm_layout))
         return true;
     uint8_t owner = *(const uint8_t *)(frame + (uint32_t)tm_layout.iframe_owner);
     if (owner >= TM_FRAME_OWNED_BY_INTERPRETER)
         return false;
     if (owner == TM_FRAME_OWNED_BY_GENERATOR)
         return true;
-    uint64_t code = tm_frames_code(tm_layout_frame_kind, frame);
+    uint64_t code = tm_frames_code(&tm_layout, frame);
     int32_t first = *(const int32_t *)(code + (uint32_t)tm_layout.code_firsttraceable);
     return tm_frames_lasti_bytes(frame) >= first * 2;
 }
 
 void tm_frames_code_keys(uint64_t code, uint64_t *ret_low, uint64_t *ret_high)
 {
-    if (tm_layout_frame_kind == TM_FRAMES_OBJECT) {
+    if (tm_frames_are_objects(&tm_layout)) {
         *ret_low = code >> 3 << 20;
         *ret_high = *ret_low + (1 << 20);
         return;

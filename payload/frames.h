@@ -3,7 +3,9 @@
  * Walks a thread's Python frames and turns them into keys: one 64-bit number
  * for a frame's code and instruction, exact while that code object lives. The
  * thread is the caller's own, or stands still because the caller holds the GIL.
- * Reads memory only; calls nothing.
+ * Reads memory only; calls nothing. The inline functions take the layout as an
+ * argument: a caller that passes a row of payload/layout_table.h gets code with
+ * constant offsets.
  */
 #pragma once
 
@@ -15,33 +17,40 @@
 
 typedef uint64_t tm_frame_ref; /* address of a frame; 0: none */
 
-static inline uint64_t tm_frames_load(uint64_t addr)
+#define TM_ALWAYS_INLINE __attribute__((always_inline)) static inline
+#define TM_LIKELY(x) __builtin_expect(!!(x), 1)
+#define TM_UNLIKELY(x) __builtin_expect(!!(x), 0)
+
+TM_ALWAYS_INLINE uint64_t tm_frames_load(uint64_t addr)
 {
     return *(const uint64_t *)addr;
 }
 
-/* The most recent frame of a thread state. */
-__attribute__((always_inline)) static inline tm_frame_ref tm_frames_top(enum tm_frame_kind kind,
-                                                                        uint64_t tstate)
+TM_ALWAYS_INLINE bool tm_frames_are_objects(const struct tm_layout *layout)
 {
-    if (kind == TM_FRAMES_OBJECT)
-        return tm_frames_load(tstate + (uint32_t)tm_layout.tstate_frame);
-    if (kind == TM_FRAMES_DIRECT)
-        return tm_frames_load(tstate + (uint32_t)tm_layout.tstate_current_frame);
-    uint64_t cframe = tm_frames_load(tstate + (uint32_t)tm_layout.tstate_cframe);
-    return cframe ? tm_frames_load(cframe + (uint32_t)tm_layout.cframe_current_frame) : 0;
+    return layout->tstate_frame != TM_NO_FIELD;
 }
 
-__attribute__((always_inline)) static inline tm_frame_ref tm_frames_back(enum tm_frame_kind kind,
-                                                                         tm_frame_ref frame)
+/* The most recent frame of a thread state. */
+TM_ALWAYS_INLINE tm_frame_ref tm_frames_top(const struct tm_layout *layout, uint64_t tstate)
 {
-    int32_t offset = kind == TM_FRAMES_OBJECT ? tm_layout.frame_back : tm_layout.iframe_previous;
+    if (tm_frames_are_objects(layout))
+        return tm_frames_load(tstate + (uint32_t)layout->tstate_frame);
+    if (layout->tstate_current_frame != TM_NO_FIELD)
+        return tm_frames_load(tstate + (uint32_t)layout->tstate_current_frame);
+    uint64_t cframe = tm_frames_load(tstate + (uint32_t)layout->tstate_cframe);
+    return cframe ? tm_frames_load(cframe + (uint32_t)layout->cframe_current_frame) : 0;
+}
+
+TM_ALWAYS_INLINE tm_frame_ref tm_frames_back(const struct tm_layout *layout, tm_frame_ref frame)
+{
+    int32_t offset = tm_frames_are_objects(layout) ? layout->frame_back : layout->iframe_previous;
     return tm_frames_load(frame + (uint32_t)offset);
 }
 
-static inline uint64_t tm_frames_code(enum tm_frame_kind kind, tm_frame_ref frame)
+TM_ALWAYS_INLINE uint64_t tm_frames_code(const struct tm_layout *layout, tm_frame_ref frame)
 {
-    int32_t offset = kind == TM_FRAMES_OBJECT ? tm_layout.frame_code : tm_layout.iframe_code;
+    int32_t offset = tm_frames_are_objects(layout) ? layout->frame_code : layout->iframe_code;
     /* From 3.14 the reference carries tag bits; objects are aligned to 8 bytes at least. */
     return tm_frames_load(frame + (uint32_t)offset) & ~(uint64_t)7;
 }
@@ -57,28 +66,28 @@ enum { TM_FRAME_OWNED_BY_GENERATOR = 1, TM_FRAME_OWNED_BY_INTERPRETER = 3 };
  * address; bit 0 tells a generator's frame, for which a place before the first
  * traceable instruction counts as a place in the code.
  */
-__attribute__((always_inline)) static inline uint64_t tm_frames_key(enum tm_frame_kind kind,
-                                                                    tm_frame_ref frame)
+TM_ALWAYS_INLINE uint64_t tm_frames_key(const struct tm_layout *layout, tm_frame_ref frame)
 {
-    if (kind == TM_FRAMES_OBJECT) {
-        uint64_t code = tm_frames_load(frame + (uint32_t)tm_layout.frame_code);
-        uint32_t lasti = *(const uint32_t *)(frame + (uint32_t)tm_layout.frame_lasti) + 1;
-        return __builtin_expect(lasti >> 20 != 0, 0) ? 0 : code >> 3 << 20 | lasti;
+    if (tm_frames_are_objects(layout)) {
+        uint64_t code = tm_frames_load(frame + (uint32_t)layout->frame_code);
+        uint32_t lasti = *(const uint32_t *)(frame + (uint32_t)layout->frame_lasti) + 1;
+        return TM_UNLIKELY(lasti >> 20 != 0) ? 0 : code >> 3 << 20 | lasti;
     }
-    uint64_t instr = tm_frames_load(frame + (uint32_t)tm_layout.iframe_instr);
-    uint8_t owner = *(const uint8_t *)(frame + (uint32_t)tm_layout.iframe_owner);
+    uint64_t instr = tm_frames_load(frame + (uint32_t)layout->iframe_instr);
+    uint8_t owner = *(const uint8_t *)(frame + (uint32_t)layout->iframe_owner);
     return instr | (owner == TM_FRAME_OWNED_BY_GENERATOR);
 }
 
 /* True where the frame is the interpreter's own, between a C caller and Python code (3.12 on). */
-__attribute__((always_inline)) static inline bool tm_frames_is_shim(enum tm_frame_kind kind,
-                                                                    tm_frame_ref frame)
+TM_ALWAYS_INLINE bool tm_frames_is_shim(const struct tm_layout *layout, tm_frame_ref frame)
 {
-    if (kind == TM_FRAMES_OBJECT)
+    if (layout->py_version < 0x030c)
         return false;
-    return *(const uint8_t *)(frame + (uint32_t)tm_layout.iframe_owner) >=
+    return *(const uint8_t *)(frame + (uint32_t)layout->iframe_owner) >=
            TM_FRAME_OWNED_BY_INTERPRETER;
 }
+
+/* These use the layout in force. */
 
 /* Byte offset of the frame's instruction in its code; -1: before the first. */
 int32_t tm_frames_lasti_bytes(tm_frame_ref frame);

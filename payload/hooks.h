@@ -16,10 +16,11 @@
 #include "payload/pyapi.h"
 #include "payload/tracer.h"
 
-/* Zero in a forked child, whatever the parent was doing (MADV_WIPEONFORK). */
+/* Zero in a forked child, whatever the parent was doing (MADV_WIPEONFORK): the child's hooks pass
+ * through. Both are written under the GIL. */
 struct tm_live {
-    _Atomic uint32_t enabled; /* the hooks record */
-    uint32_t pid;
+    _Atomic uintptr_t word; /* see payload/hooks_lane.h */
+    _Atomic uintptr_t mode; /* what `word` is while no hook is at work */
 };
 extern struct tm_live *tm_live;
 
@@ -27,7 +28,7 @@ extern struct tm_live *tm_live;
 
 /* Prepares what hooks read. False where memory is short. Idempotent. */
 bool tm_hooks_setup(void);
-/* Puts our hooks on top where they cannot be reached from the top already. */
+/* Puts our hooks on top where they cannot be reached from the top already. The store must be up. */
 void tm_hooks_install(void);
 /* Takes them out where all that are in place are topmost. */
 enum tm_unhook tm_hooks_remove(void);
@@ -35,8 +36,11 @@ enum tm_unhook tm_hooks_remove(void);
 bool tm_hooks_reachable(void);
 
 /* Records from now on: the store and the caches are ready. */
-void tm_hooks_start(uint64_t sample_bytes);
+void tm_hooks_start(void);
 /* Returns when no thread is recording any more. */
 void tm_hooks_stop(void);
+/* Chooses between the fast and the slow half: after a snapshot began or ended, or filters changed.
+ */
+void tm_hooks_choose_half(void);
 /* Threads that are inside a hook now, GIL lane not counted. */
 int tm_hooks_inside(void);

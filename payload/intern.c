@@ -19,8 +19,16 @@ struct arena {
 
 pthread_mutex_t tm_intern_lock = PTHREAD_MUTEX_INITIALIZER;
 
+struct tm_vec tm_intern_node_counters;
+
 static struct tm_index string_index, site_index, node_index; /* tm_intern_lock */
 static struct arena *arenas;                                 /* tm_intern_lock */
+
+static void set_node_counter(uint32_t node, uint32_t site)
+{
+    *(struct tm_counter **)tm_vec_at(&tm_intern_node_counters, node, sizeof(void *)) =
+        tm_vec_at(&tm_state_export.counters_gil, site, sizeof(struct tm_counter));
+}
 
 bool tm_intern_init(void)
 {
@@ -28,7 +36,9 @@ bool tm_intern_init(void)
     if (!tm_vec_init(&state->strings, sizeof(struct tm_string)) ||
         !tm_vec_init(&state->sites, sizeof(struct tm_site)) ||
         !tm_vec_init(&state->nodes, sizeof(struct tm_node)) ||
-        !tm_vec_reserve(&state->sites, 0) || !tm_vec_reserve(&state->nodes, 0)) {
+        !tm_vec_init(&tm_intern_node_counters, sizeof(struct tm_counter *)) ||
+        !tm_vec_reserve(&state->sites, 0) || !tm_vec_reserve(&state->nodes, 0) ||
+        !tm_vec_reserve(&tm_intern_node_counters, 0)) {
         tm_intern_done();
         return false;
     }
@@ -36,6 +46,7 @@ bool tm_intern_init(void)
     *tm_intern_site_at(0) = (struct tm_site){.file = TM_NONE, .function = TM_NONE};
     atomic_store_explicit(&state->sites.count, 1, memory_order_release);
     *tm_intern_node_at(0) = (struct tm_node){.parent = TM_NONE, .site = 0};
+    set_node_counter(0, 0);
     atomic_store_explicit(&state->nodes.count, 1, memory_order_release);
     return true;
 }
@@ -53,6 +64,7 @@ void tm_intern_done(void)
     tm_vec_done(&tm_state_export.strings);
     tm_vec_done(&tm_state_export.sites);
     tm_vec_done(&tm_state_export.nodes);
+    tm_vec_done(&tm_intern_node_counters);
 }
 
 void tm_intern_abandon(void)
@@ -61,6 +73,7 @@ void tm_intern_abandon(void)
     string_index = site_index = node_index = (struct tm_index){0};
     arenas = NULL;
     tm_state_export.strings = tm_state_export.sites = tm_state_export.nodes = (struct tm_vec){0};
+    tm_intern_node_counters = (struct tm_vec){0};
 }
 
 static char *arena_alloc(uint32_t n_bytes)
@@ -172,8 +185,9 @@ uint32_t tm_intern_node_locked(uint32_t parent, uint32_t site)
             return id;
     }
     struct tm_node *node = vec_next(&tm_state_export.nodes, 1u << TM_NODE_BITS, &id);
-    if (node == NULL)
+    if (node == NULL || !tm_vec_reserve(&tm_intern_node_counters, id))
         return TM_NONE;
+    set_node_counter(id, site);
     *node = (struct tm_node){.parent = parent, .site = site, .hash = hash};
     node->depth = (uint16_t)(tm_intern_node_at(parent)->depth + 1);
     node->flags = tm_filter_node_flags(node);

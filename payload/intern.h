@@ -15,6 +15,8 @@
 #include "payload/vec.h"
 
 extern pthread_mutex_t tm_intern_lock;
+/* By node: address of the GIL lane's counter of its most recent site. */
+extern struct tm_vec tm_intern_node_counters;
 
 bool tm_intern_init(void);
 /* Forgets everything and gives the memory back. */

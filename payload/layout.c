@@ -1,70 +1,16 @@
 // SPDX-License-Identifier: MIT
 #include "payload/layout.h"
 
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "payload/frames.h"
+#include "payload/layout_table.h"
 #include "payload/pyapi.h"
 
 struct tm_layout tm_layout;
-enum tm_frame_kind tm_layout_frame_kind;
-
-#define NO TM_NO_FIELD
-#define STR_UP_TO_311 .ascii_length = 16, .ascii_state = 32, .ascii_size = 48, .compact_size = 72
-#define STR_SINCE_312 .ascii_length = 16, .ascii_state = 32, .ascii_size = 40, .compact_size = 56
-#define NO_INTERPRETER_FRAME                                                                      \
-    .tstate_cframe = NO, .tstate_current_frame = NO, .cframe_current_frame = NO,                  \
-    .iframe_code = NO, .iframe_previous = NO, .iframe_instr = NO, .iframe_owner = NO,             \
-    .code_qualname = NO, .code_adaptive = NO, .code_firsttraceable = NO, .code_nbytes_size = NO
-#define NO_FRAME_OBJECT .tstate_frame = NO, .frame_back = NO, .frame_code = NO, .frame_lasti = NO
-
-/*
- * x86-64 and aarch64 (LP64) offsets of release builds with the GIL, read with gdb from the DWARF of
- * 3.6.15, 3.7.16, 3.8.18, 3.9.18, 3.10.13, 3.11.7, 3.12.1 and 3.13.0 (PyThreadState in
- * Include/pystate.h and Include/cpython/pystate.h, frames in Include/frameobject.h and
- * Include/internal/pycore_frame.h, PyCodeObject in Include/code.h and Include/cpython/code.h).
- */
-static const struct tm_layout table[] = {
-    {.py_version = 0x0306, .tstate_frame = 24, .tstate_interp = 16, .tstate_thread_id = 152,
-     .tstate_next = 8, .frame_back = 24, .frame_code = 32, .frame_lasti = 120,
-     .code_filename = 96, .code_name = 104, .code_firstlineno = 36, .object_type = 8,
-     NO_INTERPRETER_FRAME, STR_UP_TO_311},
-    {.py_version = 0x0307, .tstate_frame = 24, .tstate_interp = 16, .tstate_thread_id = 176,
-     .tstate_next = 8, .frame_back = 24, .frame_code = 32, .frame_lasti = 104,
-     .code_filename = 96, .code_name = 104, .code_firstlineno = 36, .object_type = 8,
-     NO_INTERPRETER_FRAME, STR_UP_TO_311},
-    {.py_version = 0x0308, .tstate_frame = 24, .tstate_interp = 16, .tstate_thread_id = 176,
-     .tstate_next = 8, .frame_back = 24, .frame_code = 32, .frame_lasti = 104,
-     .code_filename = 104, .code_name = 112, .code_firstlineno = 40, .object_type = 8,
-     NO_INTERPRETER_FRAME, STR_UP_TO_311},
-    {.py_version = 0x0309, .tstate_frame = 24, .tstate_interp = 16, .tstate_thread_id = 176,
-     .tstate_next = 8, .frame_back = 24, .frame_code = 32, .frame_lasti = 104,
-     .code_filename = 104, .code_name = 112, .code_firstlineno = 40, .object_type = 8,
-     NO_INTERPRETER_FRAME, STR_UP_TO_311},
-    {.py_version = 0x030a, .tstate_frame = 24, .tstate_interp = 16, .tstate_thread_id = 176,
-     .tstate_next = 8, .frame_back = 24, .frame_code = 32, .frame_lasti = 96,
-     .code_filename = 104, .code_name = 112, .code_firstlineno = 40, .object_type = 8,
-     NO_INTERPRETER_FRAME, STR_UP_TO_311},
-    {.py_version = 0x030b, .tstate_cframe = 56, .tstate_current_frame = NO, .tstate_interp = 16,
-     .tstate_thread_id = 152, .tstate_next = 8, .cframe_current_frame = 8, .iframe_code = 32,
-     .iframe_previous = 48, .iframe_instr = 56, .iframe_owner = 69, .code_filename = 112,
-     .code_name = 120, .code_qualname = 128, .code_firstlineno = 72, .code_adaptive = 184,
-     .code_firsttraceable = 168, .code_nbytes_size = 16, .object_type = 8, NO_FRAME_OBJECT,
-     STR_UP_TO_311},
-    {.py_version = 0x030c, .tstate_cframe = 56, .tstate_current_frame = NO, .tstate_interp = 16,
-     .tstate_thread_id = 136, .tstate_next = 8, .cframe_current_frame = 0, .iframe_code = 0,
-     .iframe_previous = 8, .iframe_instr = 56, .iframe_owner = 70, .code_filename = 112,
-     .code_name = 120, .code_qualname = 128, .code_firstlineno = 68, .code_adaptive = 192,
-     .code_firsttraceable = 176, .code_nbytes_size = 16, .object_type = 8, NO_FRAME_OBJECT,
-     STR_SINCE_312},
-    {.py_version = 0x030d, .tstate_cframe = NO, .tstate_current_frame = 72, .tstate_interp = 16,
-     .tstate_thread_id = 152, .tstate_next = 8, .cframe_current_frame = NO, .iframe_code = 0,
-     .iframe_previous = 8, .iframe_instr = 56, .iframe_owner = 70, .code_filename = 112,
-     .code_name = 120, .code_qualname = 128, .code_firstlineno = 68, .code_adaptive = 200,
-     .code_firsttraceable = 184, .code_nbytes_size = 16, .object_type = 8, NO_FRAME_OBJECT,
-     STR_SINCE_312},
-};
+int tm_layout_table_index = -1;
 
 const char *tm_layout_source_name(void)
 {
@@ -116,15 +62,22 @@ static void apply_debug_offsets(struct tm_layout *layout)
     layout->source = TM_LAYOUT_DEBUG_OFFSETS;
 }
 
+static bool same_offsets(const struct tm_layout *a, const struct tm_layout *b)
+{
+    size_t start = offsetof(struct tm_layout, tstate_frame);
+    return memcmp((const char *)a + start, (const char *)b + start, sizeof(*a) - start) == 0;
+}
+
 bool tm_layout_choose(const struct tm_layout *dwarf, char *message, size_t message_bytes)
 {
     uint32_t version = tm_py.version_hex >> 16;
     struct tm_layout chosen = {0};
-    for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++)
-        if (table[i].py_version == version) {
-            chosen = table[i];
+    for (size_t i = 0; i < TM_LAYOUT_TABLE_COUNT; i++)
+        if (tm_layout_table[i].py_version == version) {
+            chosen = tm_layout_table[i];
             chosen.source = TM_LAYOUT_TABLE;
         }
+    tm_layout_table_index = -1;
     if (dwarf != NULL && dwarf->source == TM_LAYOUT_DWARF && dwarf->py_version == version)
         chosen = *dwarf;
     if (chosen.source == TM_LAYOUT_TABLE)
@@ -136,12 +89,9 @@ bool tm_layout_choose(const struct tm_layout *dwarf, char *message, size_t messa
         return false;
     }
     tm_layout = chosen;
-    if (tm_layout.tstate_current_frame != NO)
-        tm_layout_frame_kind = TM_FRAMES_DIRECT;
-    else if (tm_layout.cframe_current_frame != NO)
-        tm_layout_frame_kind = TM_FRAMES_CFRAME;
-    else
-        tm_layout_frame_kind = TM_FRAMES_OBJECT;
+    for (int i = 0; i < (int)TM_LAYOUT_TABLE_COUNT; i++)
+        if (tm_layout_table[i].py_version == version && same_offsets(&tm_layout_table[i], &chosen))
+            tm_layout_table_index = i;
     return true;
 }
 
@@ -180,26 +130,25 @@ static tm_py_object *attr_object(tm_py_object *object, const char *name)
 static tm_frame_ref skip_incomplete(tm_frame_ref frame)
 {
     while (frame != 0 && !tm_frames_is_complete(frame))
-        frame = tm_frames_back(tm_layout_frame_kind, frame);
+        frame = tm_frames_back(&tm_layout, frame);
     return frame;
 }
 
 /* The layout's view of one thread against a frame object (borrowed) of the same thread. */
 static bool check_stack(uint64_t tstate, tm_py_object *top)
 {
-    tm_frame_ref frame = skip_incomplete(tm_frames_top(tm_layout_frame_kind, tstate));
+    tm_frame_ref frame = skip_incomplete(tm_frames_top(&tm_layout, tstate));
     tm_py_object *object = top;
     tm_py.Py_IncRef(object);
     bool same = true;
     for (int i = 0; i < CHECK_FRAMES && same && object != NULL; i++) {
         tm_py_object *code = attr_object(object, "f_code");
         long lasti = attr_long(object, "f_lasti");
-        same = frame != 0 && code != NULL &&
-               tm_frames_code(tm_layout_frame_kind, frame) == (uint64_t)code;
+        same = frame != 0 && code != NULL && tm_frames_code(&tm_layout, frame) == (uint64_t)code;
         if (same) {
             int32_t ours = tm_frames_lasti_bytes(frame);
             same = (ours < 0 ? -1 : ours) == (lasti < 0 ? -1 : lasti);
-            frame = skip_incomplete(tm_frames_back(tm_layout_frame_kind, frame));
+            frame = skip_incomplete(tm_frames_back(&tm_layout, frame));
         }
         if (code != NULL)
             tm_py.Py_DecRef(code);

@@ -11,16 +11,10 @@
 
 #include "format/layout.h"
 
-/* How a thread's frames are reached. */
-enum tm_frame_kind {
-    TM_FRAMES_OBJECT = 0, /* up to 3.10: a list of PyFrameObject */
-    TM_FRAMES_CFRAME = 1, /* 3.11 and 3.12: tstate->cframe->current_frame */
-    TM_FRAMES_DIRECT = 2, /* 3.13 on: tstate->current_frame */
-};
-
 /* The layout in force; tm_layout_choose has succeeded. */
 extern struct tm_layout tm_layout;
-extern enum tm_frame_kind tm_layout_frame_kind;
+/* Row of payload/layout_table.h that has the same offsets; -1: none. */
+extern int tm_layout_table_index;
 
 /* Chooses by version: _Py_DebugOffsets, else `dwarf` (may be NULL), else the table. False with a
  * message where this version is unknown. */

@@ -18,8 +18,8 @@ void *tm_mem_map(size_t n_bytes)
 {
     int saved_errno = errno;
     size_t total = round_up(n_bytes);
-    void *memory =
-        mmap(NULL, total, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *memory = mmap(NULL, total, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED) {
         errno = saved_errno;
         return NULL;

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "payload/tstate.h"
+
 struct tm_pyapi tm_py;
 
 /*
@@ -137,5 +139,8 @@ bool tm_pyapi_load(char *message, size_t message_bytes)
         /* Last: it says that everything before is there. */
         {&api->PyMem_SetAllocator, "PyMem_SetAllocator", NULL, true},
     };
-    return load_all(entries, sizeof(entries) / sizeof(entries[0]), message, message_bytes);
+    if (!load_all(entries, sizeof(entries) / sizeof(entries[0]), message, message_bytes))
+        return false;
+    tm_tstate_look();
+    return true;
 }

@@ -29,36 +29,36 @@ struct tm_pyapi {
     uint32_t version_hex; /* PY_VERSION_HEX of the interpreter that runs */
     char version[32];     /* "3.11.7" */
     bool free_threaded;
-    void *runtime;        /* &_PyRuntime, 3.7 on; NULL where not exported */
+    void *runtime; /* &_PyRuntime, 3.7 on; NULL where not exported */
     const char *(*Py_GetVersion)(void);
     int (*Py_IsInitialized)(void);
-    int (*Py_IsFinalizing)(void);          /* _Py_IsFinalizing 3.7 to 3.12, public since 3.13 */
+    int (*Py_IsFinalizing)(void); /* _Py_IsFinalizing 3.7 to 3.12, public since 3.13 */
     int (*PyGILState_Ensure)(void);
     void (*PyGILState_Release)(int state);
     tm_py_tstate *(*PyGILState_GetThisThreadState)(void);
-    tm_py_tstate *(*UncheckedGet)(void);   /* _PyThreadState_UncheckedGet or its successor */
+    tm_py_tstate *(*UncheckedGet)(void); /* _PyThreadState_UncheckedGet or its successor */
     void (*PyMem_GetAllocator)(int domain, struct tm_py_allocator *allocator);
     void (*PyMem_SetAllocator)(int domain, struct tm_py_allocator *allocator);
     int (*PyCode_Addr2Line)(tm_py_object *code, int byte_offset);
     tm_py_object *(*PyThread_CurrentFrames)(void); /* _PyThread_CurrentFrames: {id: frame} */
     int (*Py_AddPendingCall)(int (*func)(void *), void *arg);
     tm_py_object *(*PyUnicode_FromString)(const char *);
-    tm_py_object *(*PyEval_GetFrame)(void);                     /* borrowed */
-    tm_py_object *(*PyFrame_GetBack)(tm_py_object *frame);      /* since 3.9; new reference */
-    tm_py_object *(*PyFrame_GetCode)(tm_py_object *frame);      /* since 3.9; new reference */
+    tm_py_object *(*PyEval_GetFrame)(void);                /* borrowed */
+    tm_py_object *(*PyFrame_GetBack)(tm_py_object *frame); /* since 3.9; new reference */
+    tm_py_object *(*PyFrame_GetCode)(tm_py_object *frame); /* since 3.9; new reference */
     int (*PyFrame_GetLineNumber)(tm_py_object *frame);
     tm_py_object *(*PyObject_GetAttrString)(tm_py_object *, const char *);
     int (*PyDict_Next)(tm_py_object *, long *, tm_py_object **, tm_py_object **);
     unsigned long (*PyLong_AsUnsignedLong)(tm_py_object *);
     long (*PyLong_AsLong)(tm_py_object *);
-    tm_py_object *(*PyErr_Occurred)(void);                      /* borrowed */
+    tm_py_object *(*PyErr_Occurred)(void); /* borrowed */
     void (*PyErr_Clear)(void);
     tm_py_tstate *(*PyInterpreterState_ThreadHead)(void *interp);
     tm_py_tstate *(*PyThreadState_Next)(tm_py_tstate *);
     void *(*PyInterpreterState_Head)(void);
-    void *(*PyInterpreterState_Main)(void);                     /* since 3.7 */
+    void *(*PyInterpreterState_Main)(void); /* since 3.7 */
     void *(*PyInterpreterState_Next)(void *interp);
-    tm_py_object *none;                    /* Py_None, immortal in practice */
+    tm_py_object *none; /* Py_None, immortal in practice */
     void (*Py_IncRef)(tm_py_object *);
     void (*Py_DecRef)(tm_py_object *);
 };

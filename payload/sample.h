@@ -20,6 +20,17 @@ void tm_sample_init(uint64_t mean_bytes, uint64_t seed);
 /* Draws the next distance after a sample. */
 void tm_sample_draw(enum tm_lane lane);
 
+/* Which pages of the heap may hold a sampled block, folded to 2^16 of them: most frees need to look
+ * no further. Kept by the store while sampling; stays set until tracing is enabled anew. */
+#define TM_SAMPLE_PAGES 65536u
+extern uint64_t tm_sample_pages[TM_SAMPLE_PAGES / 64];
+
+static inline bool tm_sample_page_used(uint64_t addr)
+{
+    uint32_t page = (uint32_t)(addr >> 12) & (TM_SAMPLE_PAGES - 1);
+    return __atomic_load_n(&tm_sample_pages[page / 64], __ATOMIC_RELAXED) >> (page % 64) & 1;
+}
+
 /* True where this block is a sample. */
 __attribute__((always_inline)) static inline bool tm_sample_take(enum tm_lane lane, size_t size)
 {

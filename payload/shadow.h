@@ -28,21 +28,27 @@ void tm_shadow_abandon(void);
 uint64_t *tm_shadow_make(uint64_t addr);
 
 /* The slot of `addr`, NULL where its chunk does not exist or where the address cannot have one
- * (not user space, or not aligned to a granule: two blocks would share an entry). */
-static inline uint64_t *tm_shadow_find(uint64_t addr)
+ * (not user space, or not aligned to a granule: two blocks would share an entry). `shift` is
+ * tm_shadow.granule_shift; the hooks know it as a constant. */
+__attribute__((always_inline)) static inline uint64_t *tm_shadow_find_shift(uint64_t addr,
+                                                                            uint32_t shift)
 {
-    uint32_t shift = tm_shadow.granule_shift;
     uint64_t granule = addr >> shift | addr << (64 - shift); /* stray low bits end on top */
     if (__builtin_expect(granule >> (47 - shift) != 0, 0))
         return NULL;
     uint64_t *l2 = __atomic_load_n(&tm_shadow.l1[addr >> 36], __ATOMIC_ACQUIRE);
     if (__builtin_expect(l2 == NULL, 0))
         return NULL;
-    uint64_t chunk = __atomic_load_n(&l2[(addr >> TM_CHUNK_SHIFT) & (TM_L2_ENTRIES - 1)],
-                                     __ATOMIC_ACQUIRE);
+    uint64_t chunk =
+        __atomic_load_n(&l2[(addr >> TM_CHUNK_SHIFT) & (TM_L2_ENTRIES - 1)], __ATOMIC_ACQUIRE);
     if (__builtin_expect(chunk == 0, 0))
         return NULL;
-    return (uint64_t *)chunk + (granule & (tm_shadow.chunk_entries - 1));
+    return (uint64_t *)chunk + (granule & ((1u << (TM_CHUNK_SHIFT - shift)) - 1));
+}
+
+static inline uint64_t *tm_shadow_find(uint64_t addr)
+{
+    return tm_shadow_find_shift(addr, tm_shadow.granule_shift);
 }
 
 /* Calls visit(chunk's first address, its entries) for every chunk, ascending by address. */

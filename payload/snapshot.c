@@ -143,6 +143,7 @@ static int begin(struct snapshot *s)
         copy_counters(s);
         tm_store_snapshot_begin();
         s->generation = tm_store.generation;
+        tm_hooks_choose_half();
         pthread_mutex_unlock(&tm_store_lock);
     }
     s->pause_ns = now_ns(CLOCK_MONOTONIC) - start_ns;
@@ -157,6 +158,7 @@ static void end(struct snapshot *s)
     uint64_t start_ns = now_ns(CLOCK_MONOTONIC);
     pthread_mutex_lock(&tm_store_lock);
     tm_store_snapshot_end(s->undo);
+    tm_hooks_choose_half();
     pthread_mutex_unlock(&tm_store_lock);
     uint64_t pause_ns = now_ns(CLOCK_MONOTONIC) - start_ns;
     if (pause_ns > s->pause_ns)
@@ -330,17 +332,18 @@ static void write_nodes(struct snapshot *s)
 
 static void write_stats(struct snapshot *s)
 {
-    int64_t scale = tm_store.sample_mean_bytes != 0 ? TM_BLOCK_SCALE : 1;
+    uint64_t scale = tm_store.sample_mean_bytes != 0 ? TM_BLOCK_SCALE : 1;
     tms_writer_begin(s->writer, TMS_STATS);
     for (uint32_t i = 0; i < s->n_sites && s->counters != NULL; i++) {
         const struct tm_counter *a = &s->counters[2 * i], *b = a + 1;
-        if (a->total_blocks + b->total_blocks == 0)
+        uint64_t total = a->total_blocks + b->total_blocks;
+        if (total == 0)
             continue;
         struct tms_stat out = {
             .site = i ? i : TMS_NO_ID,
             .live_bytes = (uint64_t)(a->live_bytes + b->live_bytes),
-            .live_blocks = (uint64_t)((a->live_blocks + b->live_blocks) / scale),
-            .total_blocks = (a->total_blocks + b->total_blocks) / (uint64_t)scale,
+            .live_blocks = (total - a->gone_blocks - b->gone_blocks) / scale,
+            .total_blocks = total / scale,
             .peak_bytes = (uint64_t)(a->peak_bytes + b->peak_bytes),
         };
         tms_writer_bytes(s->writer, &out, sizeof(out));
@@ -440,17 +443,17 @@ static uint32_t collect_metrics(struct snapshot *s, struct metric ret[16])
                                    (int64_t)(read_number(text) * page)};
     }
     const struct tm_totals *t = &s->totals;
-    ret[n++] = (struct metric){"tracemalloc.traced.size", TMS_METRIC_SIZE, 0,
-                               (int64_t)t->traced_bytes};
-    ret[n++] = (struct metric){"tracemalloc.traced.max_size", TMS_METRIC_SIZE, 0,
-                               (int64_t)t->peak_bytes};
+    ret[n++] =
+        (struct metric){"tracemalloc.traced.size", TMS_METRIC_SIZE, 0, (int64_t)t->traced_bytes};
+    ret[n++] =
+        (struct metric){"tracemalloc.traced.max_size", TMS_METRIC_SIZE, 0, (int64_t)t->peak_bytes};
     if (s->options->with_traces)
-        ret[n++] = (struct metric){"tracemalloc.traces", TMS_METRIC_INT, 0,
-                                   (int64_t)t->traced_blocks};
-    ret[n++] = (struct metric){"tracemalloc.module.size", TMS_METRIC_SIZE, 0,
-                               (int64_t)t->own_bytes};
-    ret[n++] = (struct metric){"tracemalloc.module.free", TMS_METRIC_SIZE, 0,
-                               (int64_t)t->own_free_bytes};
+        ret[n++] =
+            (struct metric){"tracemalloc.traces", TMS_METRIC_INT, 0, (int64_t)t->traced_blocks};
+    ret[n++] =
+        (struct metric){"tracemalloc.module.size", TMS_METRIC_SIZE, 0, (int64_t)t->own_bytes};
+    ret[n++] =
+        (struct metric){"tracemalloc.module.free", TMS_METRIC_SIZE, 0, (int64_t)t->own_free_bytes};
     if (t->own_bytes != 0)
         ret[n++] = (struct metric){"tracemalloc.module.fragmentation", TMS_METRIC_PERCENT,
                                    (double)t->own_free_bytes / (double)t->own_bytes, 0};

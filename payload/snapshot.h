@@ -17,8 +17,8 @@ struct tm_snapshot_options {
 
 struct tm_snapshot_result {
     uint64_t traces, traced_bytes, file_bytes;
-    uint64_t pause_ns;  /* the longest time that the GIL was held for it */
-    char message[256];  /* of a failure */
+    uint64_t pause_ns; /* the longest time that the GIL was held for it */
+    char message[256]; /* of a failure */
 };
 
 /* fd: an empty regular file open for writing, borrowed; naming, flushing and renaming are the

@@ -5,3 +5,7 @@
 #include "format/state.h"
 
 extern struct tm_state tm_state_export;
+
+/* Blocks are aligned to 16 bytes; pymalloc aligned to 8 up to 3.7.3 (bpo-27987). */
+#define TM_GRANULE_SHIFT 4
+#define TM_GRANULE_SHIFT_OLD 3 /* before 3.8 */

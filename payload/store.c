@@ -2,6 +2,7 @@
 #include "payload/store.h"
 
 #include "payload/mem.h"
+#include "payload/sample.h"
 
 enum {
     FIRST_OVERFLOW_SLOTS = 1024,
@@ -31,8 +32,7 @@ bool tm_store_init(uint32_t granule_shift)
     tm_store.window_base = 0;
     tm_store.window_span = UINT64_MAX;
     state->generation = 1;
-    state->gil_bytes = state->gil_blocks = 0;
-    state->shared_bytes = state->shared_blocks = 0;
+    state->gil_bytes = state->shared_bytes = 0;
     state->peak_bytes = 0;
     atomic_store_explicit(&state->dropped, 0, memory_order_relaxed);
     if (tm_shadow_init(granule_shift) &&
@@ -71,6 +71,19 @@ void tm_store_abandon(void)
     for (int lane = 0; lane < TM_LANES; lane++)
         tm_store.undo[lane] = (struct tm_undo_log){0};
     atomic_store_explicit(&state->own_bytes, 0, memory_order_relaxed);
+}
+
+uint64_t tm_store_live_blocks(void)
+{
+    uint64_t blocks = 0;
+    uint32_t n_sites = tm_vec_count(&tm_state_export.sites);
+    for (uint32_t i = 0; i < n_sites; i++)
+        for (int lane = 0; lane < TM_LANES; lane++) {
+            struct tm_counter *counter = tm_store_counter((enum tm_lane)lane, i);
+            blocks += __atomic_load_n(&counter->total_blocks, __ATOMIC_RELAXED) -
+                      __atomic_load_n(&counter->gone_blocks, __ATOMIC_RELAXED);
+        }
+    return blocks;
 }
 
 /* ---- sizes that do not fit into an entry ---- */
@@ -203,6 +216,12 @@ __attribute__((noinline, cold)) struct tm_weight tm_store_scaled_weight(uint64_t
                               (int64_t)(TM_BLOCK_SCALE / chance + 0.5)};
 }
 
+void tm_store_note_page(uint64_t addr)
+{
+    uint32_t page = (uint32_t)(addr >> 12) & (TM_SAMPLE_PAGES - 1);
+    __atomic_fetch_or(&tm_sample_pages[page / 64], 1ull << (page % 64), __ATOMIC_RELAXED);
+}
+
 /* ---- marks and failed reallocs ---- */
 
 void tm_store_put_back(uint64_t addr, struct tm_taken taken)
@@ -221,8 +240,9 @@ bool tm_store_mark(uint64_t addr)
     uint64_t *slot = tm_shadow_find(addr);
     if (slot == NULL && (slot = tm_shadow_make(addr)) == NULL)
         return false;
-    __atomic_store_n(slot, __atomic_load_n(slot, __ATOMIC_RELAXED) | TM_MARK_BIT,
-                     __ATOMIC_RELAXED);
+    if (tm_store.sample_mean_bytes != 0)
+        tm_store_note_page(addr);
+    __atomic_store_n(slot, __atomic_load_n(slot, __ATOMIC_RELAXED) | TM_MARK_BIT, __ATOMIC_RELAXED);
     return true;
 }
 

@@ -39,13 +39,13 @@ struct tm_undo_log {
 
 /* What the hot path reads; written while both lanes stand still. */
 struct tm_store {
-    uint64_t generation_bits;  /* the current generation, shifted to its place */
+    uint64_t generation_bits; /* the current generation, shifted to its place */
     uint32_t generation;
     bool snapshot_active;
-    uint64_t window_base;      /* traced bytes are inside while (traced - base) < span */
+    uint64_t window_base; /* traced bytes are inside while (traced - base) < span */
     uint64_t window_span;
     void (*window_crossed)(void);
-    double sample_mean_bytes;  /* 0: every block is recorded */
+    double sample_mean_bytes; /* 0: every block is recorded */
     struct tm_undo_log undo[TM_LANES];
     /* Called for a block that carries the mark; the caller's lane is given. */
     void (*mark_freed)(uint64_t addr, enum tm_lane lane);
@@ -88,43 +88,64 @@ static inline void tm_store_count_dropped(void)
 }
 
 /* Adds to a total that only this lane writes (its lock is held), but others read. */
-#define TM_LANE_ADD(field, value)                                                                 \
-    atomic_store_explicit(&(field),                                                               \
-                          atomic_load_explicit(&(field), memory_order_relaxed) + (value),         \
+#define TM_LANE_ADD(field, value)                                                                  \
+    atomic_store_explicit(&(field),                                                                \
+                          atomic_load_explicit(&(field), memory_order_relaxed) + (value),          \
                           memory_order_relaxed)
 
 static inline struct tm_counter *tm_store_counter(enum tm_lane lane, uint32_t site)
 {
-    struct tm_vec *vec = lane == TM_LANE_GIL ? &tm_state_export.counters_gil
-                                             : &tm_state_export.counters_shared;
+    struct tm_vec *vec =
+        lane == TM_LANE_GIL ? &tm_state_export.counters_gil : &tm_state_export.counters_shared;
     return tm_vec_at(vec, site, sizeof(struct tm_counter));
 }
 
-__attribute__((always_inline)) static inline void
-tm_store_account(enum tm_lane lane, uint32_t site, int64_t bytes, int64_t blocks)
+/* The counter of a traceback's most recent site. */
+__attribute__((always_inline)) static inline struct tm_counter *
+tm_store_node_counter(enum tm_lane lane, uint32_t node)
+{
+    if (lane == TM_LANE_GIL)
+        return *(struct tm_counter **)tm_vec_at(&tm_intern_node_counters, node, sizeof(void *));
+    return tm_store_counter(lane, tm_intern_node_at(node)->site);
+}
+
+/* Blocks that are alive, by the counters of all sites. Any thread; costs a walk of the sites. */
+uint64_t tm_store_live_blocks(void);
+
+__attribute__((always_inline)) static inline int64_t tm_store_add_traced(enum tm_lane lane,
+                                                                         int64_t bytes)
 {
     struct tm_state *state = &tm_state_export;
-    struct tm_counter *counter = tm_store_counter(lane, site);
-    int64_t live = counter->live_bytes + bytes;
-    counter->live_bytes = live;
-    counter->live_blocks += blocks;
-    if (blocks > 0) {
-        counter->total_blocks += (uint64_t)blocks;
-        if (live > counter->peak_bytes)
-            counter->peak_bytes = live;
-    }
-    if (lane == TM_LANE_GIL) {
+    if (lane == TM_LANE_GIL)
         TM_LANE_ADD(state->gil_bytes, bytes);
-        TM_LANE_ADD(state->gil_blocks, blocks);
-    } else {
+    else
         TM_LANE_ADD(state->shared_bytes, bytes);
-        TM_LANE_ADD(state->shared_blocks, blocks);
-    }
     int64_t traced = tm_store_traced_bytes();
-    if (blocks > 0 && traced > atomic_load_explicit(&state->peak_bytes, memory_order_relaxed))
-        atomic_store_explicit(&state->peak_bytes, traced, memory_order_relaxed);
     if (__builtin_expect((uint64_t)traced - tm_store.window_base >= tm_store.window_span, 0))
         tm_store.window_crossed();
+    return traced;
+}
+
+__attribute__((always_inline)) static inline void
+tm_store_account_new(enum tm_lane lane, struct tm_counter *counter, int64_t bytes, uint64_t blocks)
+{
+    struct tm_state *state = &tm_state_export;
+    int64_t live = counter->live_bytes + bytes;
+    counter->live_bytes = live;
+    counter->total_blocks += blocks;
+    if (live > counter->peak_bytes)
+        counter->peak_bytes = live;
+    int64_t traced = tm_store_add_traced(lane, bytes);
+    if (traced > atomic_load_explicit(&state->peak_bytes, memory_order_relaxed))
+        atomic_store_explicit(&state->peak_bytes, traced, memory_order_relaxed);
+}
+
+__attribute__((always_inline)) static inline void
+tm_store_account_gone(enum tm_lane lane, struct tm_counter *counter, int64_t bytes, uint64_t blocks)
+{
+    counter->live_bytes -= bytes;
+    counter->gone_blocks += blocks;
+    tm_store_add_traced(lane, -bytes);
 }
 
 /* A block's record, out of the map but still in the counters. entry 0: there was none. */
@@ -180,9 +201,9 @@ static inline struct tm_weight tm_store_weight(uint64_t size_bytes)
 __attribute__((always_inline)) static inline void tm_store_unaccount(enum tm_lane lane,
                                                                      struct tm_taken taken)
 {
-    uint32_t site = tm_intern_node_at(tm_entry_node(taken.entry))->site;
     struct tm_weight weight = tm_store_weight(taken.size_bytes);
-    tm_store_account(lane, site, -weight.bytes, -weight.blocks);
+    tm_store_account_gone(lane, tm_store_node_counter(lane, tm_entry_node(taken.entry)),
+                          weight.bytes, (uint64_t)weight.blocks);
 }
 
 /* The block at addr is about to be freed. */
@@ -199,31 +220,40 @@ void tm_store_put_back(uint64_t addr, struct tm_taken taken);
 /* Sets the mark of a block (see TM_MARK_BIT). False: it could not be kept. */
 bool tm_store_mark(uint64_t addr);
 
-/* A block was allocated. `site` is the node's most recent one. */
-__attribute__((always_inline)) static inline void tm_store_record(enum tm_lane lane, uint64_t addr,
-                                                                  uint64_t size_bytes,
-                                                                  uint32_t domain, uint32_t node,
-                                                                  uint32_t site)
+/* The entry of a block as it is now: current generation, no mark. */
+__attribute__((always_inline)) static inline uint64_t tm_store_entry(uint64_t size_field,
+                                                                     uint32_t domain, uint32_t node)
+{
+    return size_field | (uint64_t)node << TM_NODE_SHIFT |
+           (uint64_t)(domain + 1) << TM_DOMAIN_SHIFT | tm_store.generation_bits;
+}
+
+/* Sampling: frees in this page must look. */
+void tm_store_note_page(uint64_t addr);
+
+/* A block was allocated. */
+static inline void tm_store_record(enum tm_lane lane, uint64_t addr, uint64_t size_bytes,
+                                   uint32_t domain, uint32_t node)
 {
     uint64_t *slot = tm_shadow_find(addr);
-    if (__builtin_expect(slot == NULL, 0) && (slot = tm_shadow_make(addr)) == NULL) {
+    if (slot == NULL && (slot = tm_shadow_make(addr)) == NULL) {
         tm_store_count_dropped();
         return;
     }
-    if (__builtin_expect(__atomic_load_n(slot, __ATOMIC_RELAXED) != 0, 0))
+    if (__atomic_load_n(slot, __ATOMIC_RELAXED) != 0)
         tm_store_forget(lane, addr); /* its free went past us, e.g. under another tool's hooks */
     uint64_t size_field = size_bytes;
-    if (__builtin_expect(size_bytes >= TM_SIZE_OVERFLOW, 0)) {
+    if (size_bytes >= TM_SIZE_OVERFLOW) {
         if (!tm_store_overflow_put(addr, size_bytes)) {
             tm_store_count_dropped();
             return;
         }
         size_field = TM_SIZE_OVERFLOW;
     }
-    __atomic_store_n(slot,
-                     size_field | (uint64_t)node << TM_NODE_SHIFT |
-                         (uint64_t)(domain + 1) << TM_DOMAIN_SHIFT | tm_store.generation_bits,
-                     __ATOMIC_RELEASE);
+    __atomic_store_n(slot, tm_store_entry(size_field, domain, node), __ATOMIC_RELEASE);
+    if (tm_store.sample_mean_bytes != 0)
+        tm_store_note_page(addr);
     struct tm_weight weight = tm_store_weight(size_bytes);
-    tm_store_account(lane, site, weight.bytes, weight.blocks);
+    tm_store_account_new(lane, tm_store_node_counter(lane, node), weight.bytes,
+                         (uint64_t)weight.blocks);
 }

@@ -21,14 +21,13 @@ _Atomic uint32_t tm_traceback_deaths;
 
 static bool cache_init(struct tm_traceback_cache *cache, uint32_t sites, uint32_t walks)
 {
-    *cache = (struct tm_traceback_cache){.site_mask = sites - 1, .walk_mask = walks - 1,
-                                         .epoch = 1};
+    *cache =
+        (struct tm_traceback_cache){.site_mask = sites - 1, .walk_mask = walks - 1, .epoch = 1};
     cache->deaths_seen = atomic_load_explicit(&tm_traceback_deaths, memory_order_relaxed);
     cache->sites = tm_mem_map(sites * sizeof(*cache->sites));
     cache->walks = tm_mem_map(walks * sizeof(*cache->walks));
-    cache->keys = tm_mem_map(TM_TRACEBACK_LIMIT_MAX * sizeof(*cache->keys));
     cache->path = tm_mem_map(TM_TRACEBACK_LIMIT_MAX * sizeof(*cache->path));
-    return cache->sites && cache->walks && cache->keys && cache->path;
+    return cache->sites && cache->walks && cache->path;
 }
 
 static void cache_done(struct tm_traceback_cache *cache)
@@ -37,7 +36,6 @@ static void cache_done(struct tm_traceback_cache *cache)
         return;
     tm_mem_unmap(cache->sites, (cache->site_mask + 1) * sizeof(*cache->sites));
     tm_mem_unmap(cache->walks, (cache->walk_mask + 1) * sizeof(*cache->walks));
-    tm_mem_unmap(cache->keys, TM_TRACEBACK_LIMIT_MAX * sizeof(*cache->keys));
     tm_mem_unmap(cache->path, TM_TRACEBACK_LIMIT_MAX * sizeof(*cache->path));
     *cache = (struct tm_traceback_cache){0};
 }
@@ -96,8 +94,7 @@ __attribute__((noinline, cold)) void tm_traceback_catch_up(struct tm_traceback_c
 void tm_traceback_code_died(uint64_t code_addr, enum tm_lane lane)
 {
     struct tm_traceback_cache *cache = &tm_traceback_caches[lane];
-    uint32_t deaths =
-        atomic_fetch_add_explicit(&tm_traceback_deaths, 1, memory_order_relaxed) + 1;
+    uint32_t deaths = atomic_fetch_add_explicit(&tm_traceback_deaths, 1, memory_order_relaxed) + 1;
     uint64_t low, high;
     tm_frames_code_keys(code_addr, &low, &high);
     for (uint32_t i = 0; i <= cache->site_mask; i++)
@@ -114,7 +111,7 @@ __attribute__((noinline)) bool tm_traceback_site_slow(struct tm_traceback_cache 
 {
     struct tm_site_slot found = {.key = key, .site = TM_SITE_SKIP, .node = TM_NONE};
     if (tm_frames_is_complete(frame)) {
-        uint64_t code = tm_frames_code(tm_layout_frame_kind, frame);
+        uint64_t code = tm_frames_code(&tm_layout, frame);
         pthread_mutex_lock(&tm_intern_lock);
         found.site = tm_code_site_locked(frame);
         if (found.site != TM_NONE)
@@ -122,11 +119,12 @@ __attribute__((noinline)) bool tm_traceback_site_slow(struct tm_traceback_cache 
         pthread_mutex_unlock(&tm_intern_lock);
         if (found.site == TM_NONE || found.node == TM_NONE)
             return false;
+        found.counter = tm_store_counter(TM_LANE_GIL, found.site);
         /* Without the mark a later code object at this address would inherit the lines. */
         if (!tm_store_mark(code))
             key = 0;
-    } else if (tm_layout_frame_kind != TM_FRAMES_OBJECT) {
-        uint64_t code = tm_frames_code(tm_layout_frame_kind, frame);
+    } else if (!tm_frames_are_objects(&tm_layout)) {
+        uint64_t code = tm_frames_code(&tm_layout, frame);
         if (code == 0 || !tm_store_mark(code))
             key = 0;
     }
@@ -157,28 +155,28 @@ static void grow_walks(struct tm_traceback_cache *cache)
 }
 
 static void remember_walk(struct tm_traceback_cache *cache, uint64_t hash1, uint64_t hash2,
-                          struct tm_traceback traceback)
+                          uint32_t node)
 {
     struct tm_walk_slot *walk = &cache->walks[(hash1 >> 20 ^ hash1) & cache->walk_mask];
     if (walk->epoch == cache->epoch && ++cache->evictions > (cache->walk_mask + 1) / 2) {
         grow_walks(cache);
         walk = &cache->walks[(hash1 >> 20 ^ hash1) & cache->walk_mask];
     }
-    *walk = (struct tm_walk_slot){hash1, hash2, traceback.node, traceback.site, cache->epoch, 0};
+    *walk = (struct tm_walk_slot){hash1, hash2, node, cache->epoch};
 }
 
 __attribute__((noinline)) bool tm_traceback_walk_slow(struct tm_traceback_cache *cache,
                                                       tm_frame_ref top, uint64_t hash1,
-                                                      uint64_t hash2, struct tm_traceback *ret)
+                                                      uint64_t hash2, uint32_t *ret_node)
 {
-    enum tm_frame_kind kind = tm_layout_frame_kind;
     uint32_t n = 0, limit = tm_traceback_limit;
-    bool exact = true; /* what was hashed is what the traceback holds */
-    for (tm_frame_ref frame = top; frame != 0 && n < limit; frame = tm_frames_back(kind, frame)) {
+    bool exact = hash1 != 0; /* what was hashed is what the traceback holds */
+    for (tm_frame_ref frame = top; frame != 0 && n < limit;
+         frame = tm_frames_back(&tm_layout, frame)) {
         struct tm_site_slot slot;
-        if (tm_frames_is_shim(kind, frame))
+        if (tm_frames_is_shim(&tm_layout, frame))
             continue;
-        uint64_t key = tm_frames_key(kind, frame);
+        uint64_t key = tm_frames_key(&tm_layout, frame);
         if (!tm_traceback_site(cache, frame, key, &slot))
             return false;
         if (slot.site == TM_SITE_SKIP || key == 0)
@@ -193,8 +191,8 @@ __attribute__((noinline)) bool tm_traceback_walk_slow(struct tm_traceback_cache 
     pthread_mutex_unlock(&tm_intern_lock);
     if (node == TM_NONE)
         return false;
-    *ret = (struct tm_traceback){node, n ? cache->path[0] : 0};
-    if (exact && hash1 != 0)
-        remember_walk(cache, hash1, hash2, *ret);
+    *ret_node = node;
+    if (exact)
+        remember_walk(cache, hash1, hash2, node);
     return true;
 }

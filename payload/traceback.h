@@ -22,18 +22,17 @@
 #include "payload/store.h"
 
 struct tm_site_slot {
-    uint64_t key;  /* 0: empty */
-    uint32_t site; /* TM_SITE_SKIP: a frame that Python does not show */
-    uint32_t node; /* of the traceback [site]; TM_NONE: not made yet */
+    uint64_t key;               /* 0: empty */
+    struct tm_counter *counter; /* of the site, in the GIL lane */
+    uint32_t site;              /* TM_SITE_SKIP: a frame that Python does not show */
+    uint32_t node;              /* of the traceback [site] */
 };
 #define TM_SITE_SKIP 0xfffffffeu
 
 struct tm_walk_slot {
     uint64_t hash1, hash2;
     uint32_t node;
-    uint32_t site;
     uint32_t epoch; /* valid while equal to the cache's */
-    uint32_t unused;
 };
 
 struct tm_traceback_cache {
@@ -41,16 +40,15 @@ struct tm_traceback_cache {
     struct tm_walk_slot *walks;
     uint32_t site_mask;
     uint32_t walk_mask;
-    uint32_t epoch;        /* starts at 1 */
-    uint32_t deaths_seen;  /* of tm_traceback_deaths */
-    uint32_t evictions;    /* walks that were overwritten while valid, since the last growth */
-    uint64_t *keys;        /* scratch of the slow path, TM_TRACEBACK_LIMIT_MAX */
-    uint32_t *path;        /* the same: site ids */
+    uint32_t epoch;       /* starts at 1 */
+    uint32_t deaths_seen; /* of tm_traceback_deaths */
+    uint32_t evictions;   /* walks that were overwritten while valid, since the last growth */
+    uint32_t *path;       /* the same: site ids */
 };
 
 struct tm_traceback {
     uint32_t node;
-    uint32_t site; /* the most recent frame's; 0 where there is none */
+    struct tm_counter *counter; /* of the most recent frame's site, in the GIL lane */
 };
 
 extern struct tm_traceback_cache tm_traceback_caches[TM_LANES];
@@ -61,7 +59,8 @@ extern _Atomic uint32_t tm_traceback_deaths;
 bool tm_traceback_init(void);
 void tm_traceback_done(void);
 void tm_traceback_abandon(void);
-/* Forgets all cached tracebacks, e.g. when the limit or a filter changes. Both lanes stand still. */
+/* Forgets all cached tracebacks, e.g. when the limit or a filter changes. Both lanes stand still.
+ */
 void tm_traceback_flush(void);
 /* A code object that was marked is being freed. Called with the lane's lock. */
 void tm_traceback_code_died(uint64_t code_addr, enum tm_lane lane);
@@ -70,7 +69,7 @@ void tm_traceback_code_died(uint64_t code_addr, enum tm_lane lane);
 bool tm_traceback_site_slow(struct tm_traceback_cache *cache, tm_frame_ref frame, uint64_t key,
                             struct tm_site_slot *ret);
 bool tm_traceback_walk_slow(struct tm_traceback_cache *cache, tm_frame_ref top, uint64_t hash1,
-                            uint64_t hash2, struct tm_traceback *ret);
+                            uint64_t hash2, uint32_t *ret_node);
 void tm_traceback_catch_up(struct tm_traceback_cache *cache);
 
 static inline uint32_t tm_traceback_site_index(uint64_t key)
@@ -78,67 +77,72 @@ static inline uint32_t tm_traceback_site_index(uint64_t key)
     return (uint32_t)((key * TM_HASH_K1) >> 40);
 }
 
-/* The slot of a frame; NULL: memory is short. */
-__attribute__((always_inline)) static inline bool
-tm_traceback_site(struct tm_traceback_cache *cache, tm_frame_ref frame, uint64_t key,
-                  struct tm_site_slot *ret)
+/* The slot of a frame. False: memory is short. */
+TM_ALWAYS_INLINE bool tm_traceback_site(struct tm_traceback_cache *cache, tm_frame_ref frame,
+                                        uint64_t key, struct tm_site_slot *ret)
 {
     struct tm_site_slot *slot = &cache->sites[tm_traceback_site_index(key) & cache->site_mask];
-    if (__builtin_expect(slot->key == key && key != 0, 1)) {
+    if (TM_LIKELY(slot->key == key && key != 0)) {
         *ret = *slot;
         return true;
     }
     return tm_traceback_site_slow(cache, frame, key, ret);
 }
 
-/* The traceback of a thread. `kind` is a constant of the caller. */
-__attribute__((always_inline)) static inline bool
-tm_traceback_get(struct tm_traceback_cache *cache, enum tm_frame_kind kind, uint64_t tstate,
-                 struct tm_traceback *ret)
+/* Everything behind the most recent frame; `top` is that frame, `key` its key. */
+TM_ALWAYS_INLINE bool tm_traceback_walk(struct tm_traceback_cache *cache,
+                                        const struct tm_layout *layout, tm_frame_ref top,
+                                        uint64_t key, uint32_t limit, uint32_t *ret_node)
 {
-    uint32_t limit = tm_traceback_limit;
-    tm_frame_ref frame = tstate != 0 && limit != 0 ? tm_frames_top(kind, tstate) : 0;
-    struct tm_site_slot top;
-    uint64_t key = 0;
-    if (__builtin_expect(cache->deaths_seen !=
-                             atomic_load_explicit(&tm_traceback_deaths, memory_order_relaxed),
-                         0))
-        tm_traceback_catch_up(cache);
-    for (;; frame = tm_frames_back(kind, frame)) {
-        if (frame == 0) {
-            *ret = (struct tm_traceback){0, 0};
-            return true;
-        }
-        if (tm_frames_is_shim(kind, frame))
-            continue;
-        key = tm_frames_key(kind, frame);
-        if (!tm_traceback_site(cache, frame, key, &top))
-            return false;
-        if (__builtin_expect(top.site != TM_SITE_SKIP, 1))
-            break;
-    }
-    if (limit == 1) {
-        *ret = (struct tm_traceback){top.node, top.site};
-        return true;
-    }
     uint64_t hash1 = key * TM_HASH_K1, hash2 = key ^ TM_HASH_K2;
-    tm_frame_ref next = tm_frames_back(kind, frame);
-    for (uint32_t n = 1; next != 0 && n < limit; next = tm_frames_back(kind, next)) {
-        if (tm_frames_is_shim(kind, next))
+    tm_frame_ref frame = tm_frames_back(layout, top);
+    for (uint32_t n = 1; frame != 0 && n < limit; frame = tm_frames_back(layout, frame)) {
+        if (tm_frames_is_shim(layout, frame))
             continue;
-        key = tm_frames_key(kind, next);
-        if (__builtin_expect(key == 0, 0))
-            return tm_traceback_walk_slow(cache, frame, 0, 0, ret);
+        key = tm_frames_key(layout, frame);
+        if (tm_frames_are_objects(layout) && TM_UNLIKELY(key == 0))
+            return tm_traceback_walk_slow(cache, top, 0, 0, ret_node);
         hash1 = tm_hash_mix(hash1, key);
         hash2 = tm_hash_rotl(hash2, 23) + key * TM_HASH_K2;
         n++;
     }
     struct tm_walk_slot *walk = &cache->walks[(hash1 >> 20 ^ hash1) & cache->walk_mask];
-    if (__builtin_expect(walk->hash1 == hash1 && walk->hash2 == hash2 &&
-                             walk->epoch == cache->epoch,
-                         1)) {
-        *ret = (struct tm_traceback){walk->node, top.site};
+    if (TM_LIKELY(walk->hash1 == hash1 && walk->hash2 == hash2 && walk->epoch == cache->epoch)) {
+        *ret_node = walk->node;
         return true;
     }
-    return tm_traceback_walk_slow(cache, frame, hash1, hash2, ret);
+    return tm_traceback_walk_slow(cache, top, hash1, hash2, ret_node);
+}
+
+/* The traceback of a thread. False: memory is short. */
+TM_ALWAYS_INLINE bool tm_traceback_get(struct tm_traceback_cache *cache,
+                                       const struct tm_layout *layout, uint64_t tstate,
+                                       struct tm_traceback *ret)
+{
+    uint32_t limit = tm_traceback_limit;
+    tm_frame_ref frame = tstate != 0 && limit != 0 ? tm_frames_top(layout, tstate) : 0;
+    struct tm_site_slot top;
+    uint64_t key;
+    for (;; frame = tm_frames_back(layout, frame)) {
+        if (TM_UNLIKELY(frame == 0)) {
+            *ret = (struct tm_traceback){0, tm_store_counter(TM_LANE_GIL, 0)};
+            return true;
+        }
+        if (tm_frames_is_shim(layout, frame))
+            continue;
+        key = tm_frames_key(layout, frame);
+        if (!tm_traceback_site(cache, frame, key, &top))
+            return false;
+        if (TM_LIKELY(top.site != TM_SITE_SKIP))
+            break;
+    }
+    *ret = (struct tm_traceback){top.node, top.counter};
+    return limit == 1 || tm_traceback_walk(cache, layout, frame, key, limit, &ret->node);
+}
+
+/* For a lane that does not see every code object die (the shared one): before each use. */
+static inline void tm_traceback_refresh(struct tm_traceback_cache *cache)
+{
+    if (cache->deaths_seen != atomic_load_explicit(&tm_traceback_deaths, memory_order_relaxed))
+        tm_traceback_catch_up(cache);
 }

@@ -19,6 +19,7 @@
 #include "payload/sample.h"
 #include "payload/store.h"
 #include "payload/traceback.h"
+#include "payload/tstate.h"
 
 /*
  * The store has users: tracing itself and every snapshot under way. The last one takes it down, so
@@ -50,6 +51,7 @@ int tm_tracer_setup(const struct tm_layout *dwarf, char *message, size_t message
         return -TM_BOOT_E_PYTHON;
     if (!tm_code_setup(message, message_bytes) || !tm_layout_check(message, message_bytes))
         return -TM_BOOT_E_LAYOUT;
+    tm_tstate_setup();
     if (!tm_hooks_setup()) {
         snprintf(message, message_bytes,
                  "the kernel has no MADV_WIPEONFORK (Linux 4.14), or memory is short");
@@ -96,10 +98,11 @@ static void store_release(void)
 
 bool tm_tracer_hold(void)
 {
-    if (!tm_tracer_is_enabled())
-        return false;
-    atomic_fetch_add(&store_users, 1);
-    return true;
+    int users = atomic_load(&store_users);
+    while (users > 0)
+        if (atomic_compare_exchange_weak(&store_users, &users, users + 1))
+            return true;
+    return false;
 }
 
 void tm_tracer_unhold(void)
@@ -109,8 +112,8 @@ void tm_tracer_unhold(void)
 
 static bool store_up(void)
 {
-    /* pymalloc aligns to 16 bytes since 3.7.4 (bpo-27987); before to 8. */
-    uint32_t granule_shift = tm_py.version_hex < 0x03080000 ? 3 : 4;
+    uint32_t granule_shift =
+        tm_py.version_hex < 0x03080000 ? TM_GRANULE_SHIFT_OLD : TM_GRANULE_SHIFT;
     if (!tm_store_init(granule_shift))
         return false;
     if (!tm_traceback_init()) {
@@ -161,7 +164,7 @@ int tm_tracer_enable(const struct tm_tracer_options *options, char *message, siz
     if (options->sample_bytes != 0)
         tm_sample_init(options->sample_bytes, now_ns(CLOCK_MONOTONIC));
     tm_hooks_install();
-    tm_hooks_start(options->sample_bytes);
+    tm_hooks_start();
     atomic_store(&tm_state_export.tracing, TM_TRACING_ON);
     return 0;
 }
@@ -190,7 +193,7 @@ enum tm_unhook tm_tracer_disable(void)
 
 bool tm_tracer_is_enabled(void)
 {
-    return atomic_load(&tm_live->enabled) != 0;
+    return atomic_load(&tm_live->mode) != 0;
 }
 
 uint32_t tm_tracer_traceback_limit(void)
@@ -210,15 +213,16 @@ struct tm_totals tm_tracer_totals(void)
         .dropped = atomic_load(&state->dropped),
         .own_bytes = atomic_load(&state->own_bytes),
     };
-    if (tm_tracer_is_enabled()) {
+    if (tm_tracer_is_enabled() && tm_tracer_hold()) {
         int64_t bytes = tm_store_traced_bytes();
-        int64_t blocks = atomic_load(&state->gil_blocks) + atomic_load(&state->shared_blocks);
+        uint64_t blocks = tm_store_live_blocks();
         if (tm_store.sample_mean_bytes != 0)
             blocks /= TM_BLOCK_SCALE;
         int64_t peak = atomic_load(&state->peak_bytes);
         totals.traced_bytes = bytes > 0 ? (uint64_t)bytes : 0;
-        totals.traced_blocks = blocks > 0 ? (uint64_t)blocks : 0;
+        totals.traced_blocks = blocks;
         totals.peak_bytes = peak > 0 ? (uint64_t)peak : 0;
+        tm_tracer_unhold();
     }
     return totals;
 }

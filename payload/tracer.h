@@ -26,7 +26,7 @@ struct tm_totals {
     uint64_t traced_bytes, traced_blocks; /* live now */
     uint64_t peak_bytes;
     uint64_t dropped;
-    uint64_t own_bytes; /* memory that the engine holds */
+    uint64_t own_bytes;      /* memory that the engine holds */
     uint64_t own_free_bytes; /* of it, without data */
 };
 
@@ -55,8 +55,8 @@ bool tm_tracer_is_enabled(void);
 /* Applies to new traces only. GIL. */
 void tm_tracer_set_limit(uint32_t frames);
 
-/* Keeps the store in memory although tracing may be switched off meanwhile. Called with the GIL.
- * False: tracing is off. */
+/* Keeps the store in memory although tracing may be switched off meanwhile. Any thread. False:
+ * there is no store. */
 bool tm_tracer_hold(void);
 /* Gives it up; the last one unmaps the store. Any thread. */
 void tm_tracer_unhold(void);

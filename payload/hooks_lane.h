@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: MIT
+/*
+ * What the hooks of both lanes share. Private to payload/hooks*.c.
+ */
+#pragma once
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "payload/frames.h"
+#include "payload/hooks.h"
+#include "payload/pyapi.h"
+#include "payload/store.h"
+#include "payload/traceback.h"
+#include "payload/tstate.h"
+
+/* Values of tm_live->word and ->mode. Any other value of `word` is the thread pointer of the
+ * thread that is inside the allocator below an obj or mem hook: what it allocates there belongs to
+ * the block that is being made. */
+enum tm_hook_word {
+    TM_WORD_OFF = 0,  /* pass through */
+    TM_WORD_FAST = 1, /* every block, no filters, no snapshot under way */
+    TM_WORD_SLOW = 2, /* something is to be looked at */
+};
+
+/* Allocators below ours; written while they are not in use. */
+extern struct tm_py_allocator tm_hooks_below[TM_PY_DOMAINS];
+
+/* The interpreter whose GIL guards the GIL lane; 0: all interpreters share one GIL. */
+extern uint64_t tm_hooks_main_interp;
+/* An interpreter with another GIL has allocated. */
+extern _Atomic bool tm_hooks_foreign_seen;
+
+/* A probe: the hooks of this thread count what passes through them. */
+extern _Atomic uintptr_t tm_hooks_probe_thread;
+extern uint32_t tm_hooks_probe_seen[TM_PY_DOMAINS];
+
+static inline void tm_hooks_probe(uintptr_t self, uint32_t domain)
+{
+    if (TM_UNLIKELY(atomic_load_explicit(&tm_hooks_probe_thread, memory_order_relaxed) == self))
+        tm_hooks_probe_seen[domain]++;
+}
+
+/* True where this call belongs to a block that a hook further up is making. */
+bool tm_hooks_is_nested(uintptr_t self);
+
+/* The four calls by a thread of the shared lane (hooks_shared.c). */
+void *tm_hooks_shared_malloc(uint32_t domain, uintptr_t self, size_t size);
+void *tm_hooks_shared_calloc(uint32_t domain, uintptr_t self, size_t n, size_t size);
+void *tm_hooks_shared_realloc(uint32_t domain, uintptr_t self, void *old, size_t size);
+void tm_hooks_shared_free(uint32_t domain, void *block);
+/* Threads of the shared lane inside a hook, and those of them that touch the store. */
+int tm_hooks_shared_inside(void);
+int tm_hooks_shared_recording(void);
+
+extern const struct tm_py_allocator tm_hooks_raw;
+/* The mem or obj hooks that fit the layout in force. ctx is filled in at installation. */
+const struct tm_py_allocator *tm_hooks_gil(uint32_t domain);

@@ -11,7 +11,8 @@
 #include <tmmintrin.h>
 #endif
 
-_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "values are stored as they lie in memory");
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
+               "values are stored as they lie in memory");
 
 /* Constant tables by control byte, made by the preprocessor: TABLE(ROW) has 256 rows. */
 #define ROWS_4(ROW, c) ROW(c), ROW((c) + 1), ROW((c) + 2), ROW((c) + 3)
@@ -116,7 +117,10 @@ static const uint8_t quad_bytes[256] = {TABLE(QUAD_BYTES)};
 /* Where each of the 16 bytes of four values comes from; 0x80 gives a zero. */
 #define LANE(c, k, j) ((j) < BYTES(c, k) ? BEGIN_##k(c) + (j) : 0x80)
 #define LANES(c, k) LANE(c, k, 0), LANE(c, k, 1), LANE(c, k, 2), LANE(c, k, 3)
-#define SHUFFLE(c) {LANES(c, 0), LANES(c, 1), LANES(c, 2), LANES(c, 3)}
+#define SHUFFLE(c)                                                                                 \
+    {                                                                                              \
+        LANES(c, 0), LANES(c, 1), LANES(c, 2), LANES(c, 3)                                         \
+    }
 static const _Alignas(64) uint8_t shuffles[256][16] = {TABLE(SHUFFLE)};
 
 __attribute__((target("ssse3"))) static bool get_ssse3(struct tm_svb_decoder *d, uint32_t *values,

@@ -40,8 +40,8 @@ enum tms_section_type {
 
 struct tms_section_header {
     uint32_t type;
-    uint32_t crc32c;         /* of the four bytes of `type`, then the payload without padding */
-    uint64_t payload_bytes;  /* padding not included; TMS_UNFINISHED while it is being written */
+    uint32_t crc32c;        /* of the four bytes of `type`, then the payload without padding */
+    uint64_t payload_bytes; /* padding not included; TMS_UNFINISHED while it is being written */
 };
 /* Left behind by a writer that was stopped inside a section: the file is truncated there. */
 #define TMS_UNFINISHED UINT64_MAX
@@ -76,21 +76,21 @@ enum tms_domain { TMS_DOMAIN_RAW = 0, TMS_DOMAIN_MEM = 1, TMS_DOMAIN_OBJ = 2 };
  * (count + 3) / 4 control bytes, two bits a value from the low bits up (0: one
  * byte ... 3: four bytes), then the data bytes. */
 struct tms_traces {
-    uint32_t count;          /* 1 .. TMS_GROUP_MAX */
-    uint32_t flags;          /* enum tms_traces_flags */
-    uint64_t first_address;  /* of the first trace */
-    uint32_t granule_shift;  /* addresses are multiples of 1 << granule_shift from first_address;
-                                at most TMS_GRANULE_SHIFT_MAX */
-    uint32_t address_bytes;  /* svb: difference to the previous trace in granules; the first is 0 */
-    uint32_t node_bytes;     /* svb: node id */
-    uint32_t size_bytes;     /* svb: size in bytes; with TMS_TRACES_WIDE: u64[count] */
-    uint32_t domain_bytes;   /* 0: all have the domain in `domain`; else u8[count] */
-    uint32_t age_bytes;      /* 0: all have the age in `age`; else svb */
-    uint32_t type_bytes;     /* 0: no types; else svb of index + 1 into TMS_TYPES, 0: unknown */
-    uint32_t thread_bytes;   /* 0: no threads; else svb of the thread's id */
+    uint32_t count;         /* 1 .. TMS_GROUP_MAX */
+    uint32_t flags;         /* enum tms_traces_flags */
+    uint64_t first_address; /* of the first trace */
+    uint32_t granule_shift; /* addresses are multiples of 1 << granule_shift from first_address;
+                               at most TMS_GRANULE_SHIFT_MAX */
+    uint32_t address_bytes; /* svb: difference to the previous trace in granules; the first is 0 */
+    uint32_t node_bytes;    /* svb: node id */
+    uint32_t size_bytes;    /* svb: size in bytes; with TMS_TRACES_WIDE: u64[count] */
+    uint32_t domain_bytes;  /* 0: all have the domain in `domain`; else u8[count] */
+    uint32_t age_bytes;     /* 0: all have the age in `age`; else svb */
+    uint32_t type_bytes;    /* 0: no types; else svb of index + 1 into TMS_TYPES, 0: unknown */
+    uint32_t thread_bytes;  /* 0: no threads; else svb of the thread's id */
     uint32_t domain;
-    uint32_t age;            /* how many snapshots of this session had begun when the block was
-                                allocated; 0: before the first */
+    uint32_t age; /* how many snapshots of this session had begun when the block was
+                     allocated; 0: before the first */
 };
 enum tms_traces_flags {
     TMS_TRACES_WIDE = 1u << 0, /* some size needs more than 32 bits */
@@ -101,7 +101,7 @@ enum tms_traces_flags {
 
 /* Counters of one site (the most recent frame), since tracing was enabled. */
 struct tms_stat {
-    uint32_t site;        /* site id; none: blocks whose traceback is empty */
+    uint32_t site; /* site id; none: blocks whose traceback is empty */
     uint32_t reserved;
     uint64_t live_bytes;
     uint64_t live_blocks;
@@ -114,8 +114,8 @@ struct tms_metric {
     uint32_t name;   /* string id */
     uint32_t format; /* enum tms_metric_format */
     union {
-        int64_t i;   /* INT, SIZE (bytes) */
-        double f;    /* PERCENT: 1.0 is 100 % */
+        int64_t i; /* INT, SIZE (bytes) */
+        double f;  /* PERCENT: 1.0 is 100 % */
     } value;
 };
 
@@ -128,8 +128,8 @@ struct tms_module {
 };
 
 struct tms_end {
-    uint64_t sections; /* sections before this one */
-    uint64_t traces;   /* sum of all row groups' counts */
+    uint64_t sections;     /* sections before this one */
+    uint64_t traces;       /* sum of all row groups' counts */
     uint64_t traced_bytes; /* sum of all sizes */
 };
 

@@ -98,7 +98,8 @@ struct tms_columns {
     uint32_t *type;
     uint32_t *thread;
 };
-/* Checks that node ids are below n_nodes, domains and types are known, sizes of the columns agree. */
+/* Checks that node ids are below n_nodes, domains and types are known, sizes of the columns agree.
+ */
 bool tms_group_decode(const struct tms_file *file, uint32_t group, const struct tms_columns *ret,
                       struct tms_error *error);
 bool tms_group_check(const struct tms_file *file, uint32_t group, struct tms_error *error);

@@ -31,13 +31,13 @@ static void section(struct tms_writer *w, enum tms_section_type type, const void
     tms_writer_finish(w);
 }
 
-static void write_facts(struct tms_writer *w)
+static void write_facts(struct tms_writer *w, enum tms_sample_kind kind)
 {
     tms_writer_begin(w, TMS_FACTS);
     tms_writer_fact_i64(w, "pid", 1234);
     tms_writer_fact(w, "python", "3.11.7");
     tms_writer_fact_i64(w, "traceback_limit", 16);
-    tms_writer_fact_i64(w, "traces", 1);
+    tms_writer_fact_i64(w, "traces", kind != TMS_SAMPLE_STATS);
     tms_writer_fact(w, "cmdline", "python app/main.py a=b");
     tms_writer_finish(w);
 }
@@ -149,7 +149,7 @@ int tms_sample_write(int fd, enum tms_sample_kind kind)
     }
     tms_writer_init(w, fd, TMS_SAMPLE_TIMESTAMP_NS, 4);
     if (kind != TMS_SAMPLE_EMPTY) {
-        write_facts(w);
+        write_facts(w, kind);
         write_strings(w);
         write_sites_and_modules(w);
     }

@@ -35,21 +35,39 @@ void tm_svb_encoder_init(struct tm_svb_encoder *e, uint8_t *out, uint32_t count)
     e->data = out + TM_SVB_CONTROL_BYTES(count);
 }
 
+/* Always stores four bytes: what is too much is overwritten by the next value, and lies within the
+ * bound of the column behind the last one. */
+static inline uint8_t *put_value(uint8_t *data, uint32_t value, uint32_t k, uint32_t *control)
+{
+    uint32_t n_bytes = tm_svb_value_bytes(value);
+    memcpy(data, &value, sizeof(value));
+    *control |= (n_bytes - 1) << (2 * k);
+    return data + n_bytes;
+}
+
 void tm_svb_encoder_put(struct tm_svb_encoder *e, const uint32_t *values, uint32_t n)
 {
-    for (uint32_t i = 0; i < n; i += 4) {
-        uint32_t control = 0;
-        uint32_t in_quad = n - i < 4 ? n - i : 4;
-        for (uint32_t k = 0; k < in_quad; k++) {
-            uint32_t n_bytes = tm_svb_value_bytes(values[i + k]);
-            /* Always four bytes: what is too much is overwritten by the next value, and lies
-             * within the bound of the column behind the last one. */
-            memcpy(e->data, &values[i + k], 4);
-            e->data += n_bytes;
-            control |= (n_bytes - 1) << (2 * k);
-        }
-        *e->control++ = (uint8_t)control;
+    /* In locals: a store through a pointer to bytes might change *e, for all the compiler knows. */
+    uint8_t *data = e->data;
+    uint8_t *control = e->control;
+    uint32_t i = 0;
+    for (; n - i >= 4; i += 4) {
+        uint32_t bits = 0;
+        data = put_value(data, values[i], 0, &bits);
+        data = put_value(data, values[i + 1], 1, &bits);
+        data = put_value(data, values[i + 2], 2, &bits);
+        data = put_value(data, values[i + 3], 3, &bits);
+        *control++ = (uint8_t)bits;
     }
+    if (i < n) {
+        uint32_t bits = 0;
+        for (uint32_t k = 0; i + k < n; k++) {
+            data = put_value(data, values[i + k], k, &bits);
+        }
+        *control++ = (uint8_t)bits;
+    }
+    e->data = data;
+    e->control = control;
 }
 
 bool tm_svb_decoder_init(struct tm_svb_decoder *d, const uint8_t *column, size_t n_bytes,

@@ -11,7 +11,8 @@
 #include <tmmintrin.h>
 #endif
 
-_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "values are stored as they lie in memory");
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
+               "values are stored as they lie in memory");
 
 /* Constant tables by control byte, made by the preprocessor: TABLE(ROW) has 256 rows. */
 #define ROWS_4(ROW, c) ROW(c), ROW((c) + 1), ROW((c) + 2), ROW((c) + 3)
@@ -34,21 +35,39 @@ void tm_svb_encoder_init(struct tm_svb_encoder *e, uint8_t *out, uint32_t count)
     e->data = out + TM_SVB_CONTROL_BYTES(count);
 }
 
+/* Always stores four bytes: what is too much is overwritten by the next value, and lies within the
+ * bound of the column behind the last one. */
+static inline uint8_t *put_value(uint8_t *data, uint32_t value, uint32_t k, uint32_t *control)
+{
+    uint32_t n_bytes = tm_svb_value_bytes(value);
+    memcpy(data, &value, sizeof(value));
+    *control |= (n_bytes - 1) << (2 * k);
+    return data + n_bytes;
+}
+
 void tm_svb_encoder_put(struct tm_svb_encoder *e, const uint32_t *values, uint32_t n)
 {
-    for (uint32_t i = 0; i < n; i += 4) {
-        uint32_t control = 0;
-        uint32_t in_quad = n - i < 4 ? n - i : 4;
-        for (uint32_t k = 0; k < in_quad; k++) {
-            uint32_t n_bytes = tm_svb_value_bytes(values[i + k]);
-            /* Always four bytes: what is too much is overwritten by the next value, and lies
-             * within the bound of the column behind the last one. */
-            memcpy(e->data, &values[i + k], 4);
-            e->data += n_bytes;
-            control |= (n_bytes - 1) << (2 * k);
-        }
-        *e->control++ = (uint8_t)control;
+    /* In locals: a store through a pointer to bytes might change *e, for all the compiler knows. */
+    uint8_t *data = e->data;
+    uint8_t *control = e->control;
+    uint32_t i = 0;
+    for (; n - i >= 4; i += 4) {
+        uint32_t bits = 0;
+        data = put_value(data, values[i], 0, &bits);
+        data = put_value(data, values[i + 1], 1, &bits);
+        data = put_value(data, values[i + 2], 2, &bits);
+        data = put_value(data, values[i + 3], 3, &bits);
+        *control++ = (uint8_t)bits;
     }
+    if (i < n) {
+        uint32_t bits = 0;
+        for (uint32_t k = 0; i + k < n; k++) {
+            data = put_value(data, values[i + k], k, &bits);
+        }
+        *control++ = (uint8_t)bits;
+    }
+    e->data = data;
+    e->control = control;
 }
 
 bool tm_svb_decoder_init(struct tm_svb_decoder *d, const uint8_t *column, size_t n_bytes,
@@ -116,7 +135,10 @@ static const uint8_t quad_bytes[256] = {TABLE(QUAD_BYTES)};
 /* Where each of the 16 bytes of four values comes from; 0x80 gives a zero. */
 #define LANE(c, k, j) ((j) < BYTES(c, k) ? BEGIN_##k(c) + (j) : 0x80)
 #define LANES(c, k) LANE(c, k, 0), LANE(c, k, 1), LANE(c, k, 2), LANE(c, k, 3)
-#define SHUFFLE(c) {LANES(c, 0), LANES(c, 1), LANES(c, 2), LANES(c, 3)}
+#define SHUFFLE(c)                                                                                 \
+    {                                                                                              \
+        LANES(c, 0), LANES(c, 1), LANES(c, 2), LANES(c, 3)                                         \
+    }
 static const _Alignas(64) uint8_t shuffles[256][16] = {TABLE(SHUFFLE)};
 
 __attribute__((target("ssse3"))) static bool get_ssse3(struct tm_svb_decoder *d, uint32_t *values,

@@ -29,8 +29,8 @@ void tms_error_set(struct tms_error *error, enum tms_error_code code, uint64_t o
 const char *tms_section_name(uint32_t type)
 {
     static const char *const names[] = {
-        [TMS_FACTS] = "facts",   [TMS_STRINGS] = "strings", [TMS_SITES] = "sites",
-        [TMS_NODES] = "nodes",   [TMS_TRACES] = "traces",   [TMS_STATS] = "stats",
+        [TMS_FACTS] = "facts",     [TMS_STRINGS] = "strings", [TMS_SITES] = "sites",
+        [TMS_NODES] = "nodes",     [TMS_TRACES] = "traces",   [TMS_STATS] = "stats",
         [TMS_METRICS] = "metrics", [TMS_MODULES] = "modules", [TMS_TYPES] = "types",
     };
     if (type == TMS_END) {
@@ -89,10 +89,9 @@ static bool check_nodes(const struct tms_file *file, struct tms_error *error)
     }
     for (uint32_t i = 1; i < file->n_nodes; i++) {
         if (nodes[i].parent >= i) {
-            return tms_fail(error, TMS_E_CORRUPT,
-                            (uint64_t)((const uint8_t *)&nodes[i] - file->map),
-                            "node %u has the parent %u, which is not before it", i,
-                            nodes[i].parent);
+            return tms_fail(
+                error, TMS_E_CORRUPT, (uint64_t)((const uint8_t *)&nodes[i] - file->map),
+                "node %u has the parent %u, which is not before it", i, nodes[i].parent);
         }
         if (nodes[i].site >= file->n_sites) {
             return corrupt_at(file, &nodes[i], error, "node", i, "site", nodes[i].site,

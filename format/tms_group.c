@@ -51,15 +51,16 @@ static bool reading_init(struct reading *r, const struct tms_file *file, uint32_
         .file = file,
         .group = file->groups[index],
         .count = head->count,
-        .columns = {
-            [COLUMN_ADDRESS] = {NULL, head->address_bytes, "addresses"},
-            [COLUMN_NODE] = {NULL, head->node_bytes, "nodes"},
-            [COLUMN_SIZE] = {NULL, head->size_bytes, "sizes"},
-            [COLUMN_DOMAIN] = {NULL, head->domain_bytes, "domains"},
-            [COLUMN_AGE] = {NULL, head->age_bytes, "ages"},
-            [COLUMN_TYPE] = {NULL, head->type_bytes, "types"},
-            [COLUMN_THREAD] = {NULL, head->thread_bytes, "threads"},
-        },
+        .columns =
+            {
+                [COLUMN_ADDRESS] = {NULL, head->address_bytes, "addresses"},
+                [COLUMN_NODE] = {NULL, head->node_bytes, "nodes"},
+                [COLUMN_SIZE] = {NULL, head->size_bytes, "sizes"},
+                [COLUMN_DOMAIN] = {NULL, head->domain_bytes, "domains"},
+                [COLUMN_AGE] = {NULL, head->age_bytes, "ages"},
+                [COLUMN_TYPE] = {NULL, head->type_bytes, "types"},
+                [COLUMN_THREAD] = {NULL, head->thread_bytes, "threads"},
+            },
         .error = error,
     };
     const uint8_t *at = r->group.columns;
@@ -240,10 +241,8 @@ bool tms_group_decode(const struct tms_file *file, uint32_t group, const struct 
            (ret->domain == NULL || decode_domain(&r, ret->domain)) &&
            (ret->age == NULL ||
             decode_optional(&r, COLUMN_AGE, UINT32_MAX, r.group.head->age, ret->age)) &&
-           (ret->type == NULL ||
-            decode_optional(&r, COLUMN_TYPE, file->n_types, 0, ret->type)) &&
-           (ret->thread == NULL ||
-            decode_optional(&r, COLUMN_THREAD, UINT32_MAX, 0, ret->thread));
+           (ret->type == NULL || decode_optional(&r, COLUMN_TYPE, file->n_types, 0, ret->type)) &&
+           (ret->thread == NULL || decode_optional(&r, COLUMN_THREAD, UINT32_MAX, 0, ret->thread));
 }
 
 bool tms_group_sum(const struct tms_file *file, uint32_t group, uint64_t *ret,

@@ -90,8 +90,7 @@ static bool ends_well(const struct tms_file *file)
     const uint8_t *tail = file->map + file->map_bytes - tail_bytes;
     memcpy(&header, tail, sizeof(header));
     return header.type == TMS_END && header.payload_bytes == sizeof(struct tms_end) &&
-           tms_section_crc(TMS_END, tail + sizeof(header), sizeof(struct tms_end)) ==
-               header.crc32c;
+           tms_section_crc(TMS_END, tail + sizeof(header), sizeof(struct tms_end)) == header.crc32c;
 }
 
 static bool fail_short(const struct opening *o, uint64_t offset, const char *where)
@@ -100,6 +99,13 @@ static bool fail_short(const struct opening *o, uint64_t offset, const char *whe
         return tms_fail(o->error, TMS_E_CORRUPT, offset, "%s leads beyond the file's end", where);
     }
     return tms_fail(o->error, TMS_E_TRUNCATED, offset, "truncated: the file ends in %s", where);
+}
+
+static bool fail_length(const struct opening *o, const struct section *s)
+{
+    return tms_fail(o->error, TMS_E_CORRUPT, s->offset,
+                    "the section \"%s\" has an impossible length (%llu bytes)",
+                    tms_section_name(s->header.type), (unsigned long long)s->header.payload_bytes);
 }
 
 /* Locates the section whose header is at `offset`, and checks its length and checksum. */
@@ -125,6 +131,9 @@ static bool read_section(const struct opening *o, uint64_t offset, struct sectio
                         "truncated: the writer was stopped inside the section \"%s\"", name);
     }
     uint64_t padding_bytes = -payload_bytes & 7;
+    if (ret->header.type == TMS_END && payload_bytes != sizeof(struct tms_end)) {
+        return fail_length(o, ret);
+    }
     if (payload_bytes > rest_bytes || padding_bytes > rest_bytes - payload_bytes) {
         char where[48] = "the section \"";
         strcat(strcat(where, name), "\"");
@@ -151,10 +160,7 @@ static bool count_elements(const struct opening *o, const struct section *s, siz
     uint64_t count = s->header.payload_bytes / element_bytes;
     /* The greatest id means "none", so one less is the most that ids can tell apart. */
     if (s->header.payload_bytes % element_bytes != 0 || count >= TMS_NO_ID) {
-        return tms_fail(o->error, TMS_E_CORRUPT, s->offset,
-                        "the section \"%s\" has an impossible length (%llu bytes)",
-                        tms_section_name(s->header.type),
-                        (unsigned long long)s->header.payload_bytes);
+        return fail_length(o, s);
     }
     *ret = (uint32_t)count;
     return true;
@@ -186,9 +192,7 @@ static bool read_strings(const struct opening *o, const struct section *s)
     uint64_t n_bytes = s->header.payload_bytes;
     uint32_t count;
     if (n_bytes < sizeof(count)) {
-        return tms_fail(o->error, TMS_E_CORRUPT, s->offset,
-                        "the section \"strings\" has an impossible length (%llu bytes)",
-                        (unsigned long long)n_bytes);
+        return fail_length(o, s);
     }
     memcpy(&count, s->payload, sizeof(count));
     n_bytes -= sizeof(count);
@@ -208,9 +212,8 @@ static bool read_strings(const struct opening *o, const struct section *s)
         previous = ends[i];
     }
     if (previous != n_bytes) {
-        return tms_fail(o->error, TMS_E_CORRUPT, s->offset,
-                        "the strings end at byte %u of %llu", previous,
-                        (unsigned long long)n_bytes);
+        return tms_fail(o->error, TMS_E_CORRUPT, s->offset, "the strings end at byte %u of %llu",
+                        previous, (unsigned long long)n_bytes);
     }
     file->n_strings = count;
     file->string_ends = ends;
@@ -233,10 +236,9 @@ static bool read_group(struct opening *o, const struct section *s)
     if (file->n_groups == o->groups_capacity) {
         /* Cannot overflow: each group takes more of the file than of this array. */
         uint32_t capacity = o->groups_capacity == 0 ? 64 : o->groups_capacity * 2;
-        struct tms_group *groups =
-            capacity > o->groups_capacity
-                ? realloc(file->groups, (size_t)capacity * sizeof(*groups))
-                : NULL;
+        struct tms_group *groups = capacity > o->groups_capacity
+                                       ? realloc(file->groups, (size_t)capacity * sizeof(*groups))
+                                       : NULL;
         if (groups == NULL) {
             return tms_fail(o->error, TMS_E_MEMORY, s->offset, "out of memory");
         }
@@ -255,8 +257,8 @@ static bool read_payload(struct opening *o, const struct section *s)
     uint32_t type = s->header.type;
     if (type >= TMS_FACTS && type <= TMS_TYPES && type != TMS_TRACES) {
         if (o->seen & 1u << type) {
-            return tms_fail(o->error, TMS_E_CORRUPT, s->offset,
-                            "there is a second section \"%s\"", tms_section_name(type));
+            return tms_fail(o->error, TMS_E_CORRUPT, s->offset, "there is a second section \"%s\"",
+                            tms_section_name(type));
         }
         o->seen |= 1u << type;
     }
@@ -294,11 +296,6 @@ static bool read_end(struct opening *o, const struct section *s)
 {
     struct tms_file *file = o->file;
     uint64_t end_offset = s->offset + sizeof(s->header) + sizeof(file->end);
-    if (s->header.payload_bytes != sizeof(file->end)) {
-        return tms_fail(o->error, TMS_E_CORRUPT, s->offset,
-                        "the section \"end\" has an impossible length (%llu bytes)",
-                        (unsigned long long)s->header.payload_bytes);
-    }
     memcpy(&file->end, s->payload, sizeof(file->end));
     if (end_offset != file->map_bytes) {
         return tms_fail(o->error, TMS_E_CORRUPT, end_offset, "%llu bytes follow the end section",

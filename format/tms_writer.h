@@ -45,8 +45,9 @@ struct tms_writer {
     uint8_t column[TMS_GROUP_MAX * 4 + TMS_GROUP_MAX / 4];
 };
 
-/* fd: a regular file opened for writing, at offset 0, seekable (section headers are patched with
- * pwrite). It stays the caller's. Writes the header. */
+/* fd: a regular file opened for writing without O_APPEND, at offset 0 (section headers are patched
+ * with pwrite). It stays the caller's. granule_shift: at most TMS_GRANULE_SHIFT_MAX. Writes the
+ * header. */
 void tms_writer_init(struct tms_writer *w, int fd, uint64_t timestamp_ns, uint32_t granule_shift);
 
 /* One section of bytes in one or many pieces. */

@@ -56,8 +56,8 @@ def _own_bytes(status):
 
 
 def _file_traces(path):
-    summary = json.loads(tm("tm-analyze", "summary", "--json", path))
-    return summary["traces"]
+    top = json.loads(tm("tm-analyze", "top", "-n", "1", "--json", path))
+    return top["snapshots"][0]["count"]
 
 
 def _timed(command, **options):

@@ -30,7 +30,7 @@ def tm_analyze(*args, **options):
 
 
 def must(result):
-    """The result, which must be a success that complained about nothing."""
+    """The result, which must be a success without a word of complaint."""
     assert result.status == 0, result
     assert result.err == "", result
     return result

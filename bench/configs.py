@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: MIT
+"""The configurations that are compared, in the order of the tables' rows."""
+import collections
+
+# frames: tm-attach's --traceback-limit, or tracemalloc's. sample: --sample's argument.
+Config = collections.namedtuple("Config", "name tool frames sample")
+
+CONFIGS = [
+    Config("no tracing", "none", 0, None),
+    Config("attached, detached", "detached", 1, None),
+    Config("tm, sampled 512 KiB", "tm", 16, "512K"),
+    Config("tm, 1 frame", "tm", 1, None),
+    Config("tm, 16 frames", "tm", 16, None),
+    Config("tm, 64 frames", "tm", 64, None),
+    Config("tracemalloc, 1 frame", "tracemalloc", 1, None),
+    Config("tracemalloc, 16 frames", "tracemalloc", 16, None),
+    Config("tracemalloc, 64 frames", "tracemalloc", 64, None),
+]
+BASE = CONFIGS[0].name
+
+# The mix that the geometric mean is taken over, what allocates nothing, and the real ones.
+MIX = ["churn", "json_loads", "tree", "deep", "live", "compute"]
+NOTHING = ["recursion"]
+REAL = ["django_templates", "sqlite_json", "asyncio_streams", "ast_regex"]

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: MIT
+"""What is measured: the time of the workloads, alternating over the configurations, and what a
+store of many live traces costs (memory, pause, file, analysis)."""
+import json
+import os
+import re
+import statistics
+import subprocess
+import time
+
+from process import Process, Unavailable, tm
+
+_DIFF_BY_TRACEMALLOC = """
+import sys, tracemalloc
+old, new = (tracemalloc.Snapshot.load(path) for path in sys.argv[1:3])
+for stat in new.compare_to(old, "lineno")[:10]:
+    print(stat)
+"""
+
+
+def time_workload(python, workload, configs, rounds, scale, iterations, folder, say):
+    """Runs every configuration once a round, each in a process of its own, starting with another
+    one in each round. Returns {config name: {"seconds": [...], "peak_rss_bytes": [...]}} with one
+    number a round: the fastest run of that process, and its peak. Raises Unavailable."""
+    result = {config.name: {"seconds": [], "peak_rss_bytes": []} for config in configs}
+    for number in range(rounds):
+        turn = number % len(configs)
+        for config in configs[turn:] + configs[:turn]:
+            try:
+                with Process(python, workload, config, folder) as process:
+                    answer = process.ask("run", scale, iterations, 3.0)
+            except Unavailable:
+                if config.tool == "none":
+                    raise
+                raise RuntimeError("%s, %s: the target died" % (workload, config.name))
+            result[config.name]["seconds"].append(min(answer["seconds"]))
+            result[config.name]["peak_rss_bytes"].append(answer["peak_rss_bytes"])
+            say("  %-18s %-24s %.4f s" % (workload, config.name, min(answer["seconds"])))
+    return result
+
+
+def _number(text):
+    """The bytes or the count that a value of --status begins with."""
+    match = re.match(r"([\d.]+)\s*(B|KiB|MiB|GiB)?", text.replace(",", ""))
+    if not match:
+        return None
+    unit = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}.get(match.group(2), 1)
+    return float(match.group(1)) * unit
+
+
+def _own_bytes(status):
+    for key in ("own_bytes", "own memory", "own"):
+        if key in status:
+            return _number(status[key])
+    return None
+
+
+def _file_traces(path):
+    top = json.loads(tm("tm-analyze", "top", "-n", "1", "--json", path))
+    return top["snapshots"][0]["count"]
+
+
+def _timed(command, **options):
+    start = time.perf_counter()
+    subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True,
+                   **options)
+    return time.perf_counter() - start
+
+
+def measure_store(python, config, blocks, snapshots, folder, say):
+    """A process that holds `blocks` live blocks, and snapshots of it. Pauses are what a thread of
+    the target that looks at the clock all the time did not see; `idle_gap` is the same without a
+    snapshot, for the machine's own noise. Memory and sizes in bytes, times in seconds."""
+    result = {}
+    files = []
+    with Process(python, "live", config, folder) as process:
+        result["grown_rss_bytes"] = process.ask("hold", blocks)["grown_bytes"]
+        process.ask("spin")
+        pauses, idle = [], []
+        for number in range(snapshots):
+            process.ask("gap")
+            time.sleep(0.1)  # an interval to measure, not a wait for something
+            idle.append(process.ask("gap")["seconds"])
+            path = os.path.join(folder, "%s-%d" % (config.tool, number))
+            if config.tool == "tracemalloc":
+                answer = process.ask("snapshot", path)
+                result["traces"] = answer["traces"]
+                result["own_bytes"] = answer["own_bytes"]
+                # The target's thread that takes it holds the GIL or competes for it: the gap is
+                # what the spinner sees of the whole, writing included.
+            else:
+                path = process.snapshot()
+            pauses.append(process.ask("gap")["seconds"])
+            files.append(path)
+        if config.tool == "tm":
+            result["traces"] = _file_traces(files[-1])
+            result["own_bytes"] = _own_bytes(process.status())
+    result["pause_seconds"] = statistics.median(pauses)
+    result["idle_gap_seconds"] = statistics.median(idle)
+    result["file_bytes"] = os.path.getsize(files[-1])
+    if config.tool == "tracemalloc":
+        command = [python, "-c", _DIFF_BY_TRACEMALLOC]
+    else:
+        command = [os.path.join(os.environ["TM_BIN_DIR"], "tm-analyze"), "diff"]
+    result["diff_seconds"] = min(_timed(command + files[-2:]) for _ in range(2))
+    for path in files:
+        os.remove(path)
+    say("  store of %d, %s: pause %.1f ms, %.1f B a trace in the file"
+        % (result["traces"], config.name, result["pause_seconds"] * 1e3,
+           result["file_bytes"] / max(1, result["traces"])))
+    return result

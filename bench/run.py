@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: MIT
+"""Measures tm beside tracemalloc and beside no tracing, in one run. See scripts/bench."""
+import argparse
+import datetime
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+
+import configs
+import measure
+import process
+import report
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tests", "live"))
+from pythons import find_pythons  # noqa: E402
+
+
+def parse(argv):
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
+    parser.add_argument("--python", action="append", metavar="X.Y",
+                        help="only these versions (default: 3.11 and 3.13; `all` for every one)")
+    parser.add_argument("--workload", action="append", metavar="NAME", help="only these workloads")
+    parser.add_argument("--config", action="append", metavar="TEXT",
+                        help="only configurations whose name contains TEXT (and no tracing)")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--iterations", type=int, default=5, help="runs in each process")
+    parser.add_argument("--scale", type=float, default=1.0, help="size of the workloads")
+    parser.add_argument("--blocks", type=int, default=2000000, help="live blocks of the store")
+    parser.add_argument("--no-store", action="store_true", help="times only")
+    parser.add_argument("--output", default="bench-results", metavar="FOLDER",
+                        help="where results.json and BENCHMARKS.md go")
+    parser.add_argument("--quick", action="store_true",
+                        help="a smoke run: everything once, small; its times mean nothing")
+    options = parser.parse_args(argv)
+    if options.quick:
+        options.rounds, options.iterations, options.scale, options.blocks = 1, 1, 0.02, 20000
+    return options
+
+
+def choose_pythons(options):
+    wanted = options.python or ["3.11", "3.13"]
+    found = [p for p in find_pythons() if (3, 6) <= p.version[:2] <= (3, 14)]
+    chosen = [p for p in found if "all" in wanted or "%d.%d" % p.version[:2] in wanted
+              or "%d.%d.%d" % p.version in wanted or p.name in wanted]
+    if options.quick and not options.python:
+        chosen = chosen[-1:] or found[-1:]
+    if not chosen:
+        sys.exit("scripts/bench: found no Python of %s; there are: %s"
+                 % (" ".join(wanted), " ".join(p.name for p in found) or "none"))
+    return chosen
+
+
+def measure_python(python, chosen, workloads, options, folder):
+    run = {"version": "%d.%d.%d" % python.version, "origin": python.name.split("-")[-1],
+           "configs": [config.name for config in chosen], "workloads": {}, "unavailable": {},
+           "store": {}}
+    say = lambda text: print(text, flush=True)  # noqa: E731
+    say("CPython " + python.name)
+    for name in workloads:
+        try:
+            run["workloads"][name] = measure.time_workload(
+                python.path, name, chosen, options.rounds, options.scale, options.iterations,
+                folder, say)
+        except process.Unavailable as error:
+            run["unavailable"][name] = str(error)
+            say("  %-18s not available: %s" % (name, error))
+    if not run["workloads"]:
+        sys.exit("scripts/bench: not one workload could be run on " + python.name)
+    if not options.no_store:
+        for config in chosen:
+            if config.tool in ("tm", "tracemalloc") and not config.sample:
+                run["store"][config.name] = measure.measure_store(
+                    python.path, config, options.blocks, 2 if options.quick else 5, folder, say)
+    return run
+
+
+def main(argv):
+    options = parse(argv)
+    chosen = [c for c in configs.CONFIGS if c.name == configs.BASE or not options.config
+              or any(text in c.name for text in options.config)]
+    every = configs.MIX + configs.NOTHING + configs.REAL
+    workloads = [name for name in every if not options.workload or name in options.workload]
+    if not workloads:
+        sys.exit("scripts/bench: no such workload; there are: " + " ".join(every))
+    os.environ["TM_BIN_DIR"] = process.BIN = os.path.abspath(process.BIN)
+    results = {"meta": {
+        "schema": 1, "command": " ".join(["scripts/bench"] + argv),
+        "tm": process.tm("tm-attach", "--version").split()[-1],
+        "date": datetime.datetime.now().strftime("%Y-%m-%d"), "machine": platform.machine(),
+        "kernel": platform.release(), "processors": os.cpu_count(), "rounds": options.rounds,
+        "quick": options.quick}, "pythons": []}
+    folder = tempfile.mkdtemp(prefix="tm-bench-")
+    try:
+        for python in choose_pythons(options):
+            results["pythons"].append(measure_python(python, chosen, workloads, options, folder))
+    except (RuntimeError, subprocess.TimeoutExpired) as error:
+        sys.exit("scripts/bench: %s" % error)
+    finally:
+        shutil.rmtree(folder)
+    os.makedirs(options.output, exist_ok=True)
+    with open(os.path.join(options.output, "results.json"), "w") as file:
+        json.dump(results, file, indent=1)
+    text = report.markdown(results)
+    with open(os.path.join(options.output, "BENCHMARKS.md"), "w") as file:
+        file.write(text)
+    print("\n" + text)
+    print("Written: %s/results.json, %s/BENCHMARKS.md" % (options.output, options.output))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

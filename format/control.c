@@ -210,8 +210,10 @@ int tm_msg_recv(int sock, struct tm_msg_buf *buf, int *ret_fd, int timeout_ms)
         int status = wait_readable(sock, timeout_ms);
         if (status < 0)
             return status;
-        msg = (struct msghdr){.msg_iov = &iov, .msg_iovlen = 1,
-                              .msg_control = control.bytes, .msg_controllen = sizeof(control)};
+        msg = (struct msghdr){.msg_iov = &iov,
+                              .msg_iovlen = 1,
+                              .msg_control = control.bytes,
+                              .msg_controllen = sizeof(control)};
         n = recvmsg(sock, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     } while (n < 0 && (errno == EINTR || (errno == EAGAIN && timeout_ms < 0)));
     if (n < 0)

@@ -150,9 +150,9 @@ static bool changes_task(const struct tm_msg_buf *msg)
 static void apply_options(struct tm_agent *agent, const struct tm_options *options, bool first)
 {
     if (first || tm_msg_get(&agent->in, "lifetime_ms"))
-        agent->end_ns = options->lifetime_ms ? tm_clock_after_ms(tm_clock_monotonic_ns(),
-                                                                 options->lifetime_ms)
-                                             : TM_NEVER;
+        agent->end_ns = options->lifetime_ms
+                            ? tm_clock_after_ms(tm_clock_monotonic_ns(), options->lifetime_ms)
+                            : TM_NEVER;
     agent->options = *options;
     if (first || changes_task(&agent->in)) {
         agent->task.delay_ms = options->delay_ms;
@@ -214,8 +214,8 @@ static int request_output(struct tm_agent *agent, int fd, struct tm_output *ret,
 static int snapshot_elsewhere(struct tm_agent *agent, int fd)
 {
     struct tm_output output;
-    int status = request_output(agent, fd, &output, agent->result.message,
-                                sizeof(agent->result.message));
+    int status =
+        request_output(agent, fd, &output, agent->result.message, sizeof(agent->result.message));
 
     if (status < 0)
         return status;

@@ -19,7 +19,7 @@
 /* A file under construction. */
 struct draft {
     int fd;
-    bool anonymous;                  /* has no name yet; else temp_path is its name */
+    bool anonymous; /* has no name yet; else temp_path is its name */
     char temp_path[TM_OUTPUT_PATH_BYTES];
 };
 
@@ -295,8 +295,8 @@ int tm_output_write(struct tm_output *output, const struct tm_snapshot_options *
 
     ret->file[0] = ret->message[0] = '\0';
     ret->snapshot = (struct tm_snapshot_result){0};
-    int status = dir == -EBADF ? -EBADF
-                               : choose_name(output, dir, ret->file, sizeof(ret->file), &replace);
+    int status =
+        dir == -EBADF ? -EBADF : choose_name(output, dir, ret->file, sizeof(ret->file), &replace);
     if (status == 0)
         status = draft_open(&draft, dir, ret->file, output->anonymous);
     if (status == 0)

@@ -141,8 +141,8 @@ void tm_stub_move_memory(uint64_t traced_bytes)
     tm_stub.totals.traced_bytes = traced_bytes;
     if (traced_bytes > tm_stub.totals.peak_bytes)
         tm_stub.totals.peak_bytes = traced_bytes;
-    if (tm_stub.window_fd >= 0 && (traced_bytes <= tm_stub.window_low_bytes ||
-                                   traced_bytes >= tm_stub.window_high_bytes)) {
+    if (tm_stub.window_fd >= 0 &&
+        (traced_bytes <= tm_stub.window_low_bytes || traced_bytes >= tm_stub.window_high_bytes)) {
         if (write(tm_stub.window_fd, &one, sizeof(one)) < 0)
             perror("eventfd");
     }

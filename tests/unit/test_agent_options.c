@@ -51,11 +51,20 @@ static void test_bad_values(void)
 {
     g_autofree char *long_name = g_strnfill(TM_OUTPUT_TEMPLATE_BYTES, 'n');
     const char *const bad[][2] = {
-        {"traceback_limit", "4097"}, {"traceback_limit", "-1"}, {"traceback_limit", ""},
-        {"traces", "yes"},           {"delay_ms", "1.5"},       {"delay_ms", "18446744073709551615"},
-        {"repeat", "0x10"},          {"utc_offset_s", "x"},     {"utc_offset_s", "86401"},
-        {"utc_offset_s", "-"},       {"output", ""},            {"output", "folder/"},
-        {"output", long_name},       {"pid", "4294967296"},
+        {"traceback_limit", "4097"},
+        {"traceback_limit", "-1"},
+        {"traceback_limit", ""},
+        {"traces", "yes"},
+        {"delay_ms", "1.5"},
+        {"delay_ms", "18446744073709551615"},
+        {"repeat", "0x10"},
+        {"utc_offset_s", "x"},
+        {"utc_offset_s", "86401"},
+        {"utc_offset_s", "-"},
+        {"output", ""},
+        {"output", "folder/"},
+        {"output", long_name},
+        {"pid", "4294967296"},
     };
 
     for (size_t i = 0; i < G_N_ELEMENTS(bad); i++) {

@@ -63,6 +63,8 @@ static void put_output(struct tm_msg_buf *out, const struct tm_agent *agent)
         snprintf(link, sizeof(link), "/proc/self/cwd");
     else
         snprintf(link, sizeof(link), "/proc/self/fd/%d", agent->output.directory.fd);
+    if (agent->output.directory.fd >= 0)
+        tm_msg_put_i64(out, "directory_fd", agent->output.directory.fd);
     ssize_t n = readlink(link, path, sizeof(path) - 1);
     if (n > 0) {
         path[n] = '\0';

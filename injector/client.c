@@ -16,7 +16,7 @@
 #define HELLO_TIMEOUT_MS 30000
 #define RETRY_US 1000
 
-G_DEFINE_QUARK(tm-control-error-quark, tm_control_error)
+G_DEFINE_QUARK(tm - control - error - quark, tm_control_error)
 
 struct tm_client {
     pid_t pid;
@@ -27,16 +27,11 @@ struct tm_client {
 };
 
 static const int exit_statuses[TM_CONTROL_ERRORS] = {
-    [TM_CONTROL_ERROR_NOT_ATTACHED] = 27,
-    [TM_CONTROL_ERROR_PERMISSION] = 30,
-    [TM_CONTROL_ERROR_KERNEL] = 35,
-    [TM_CONTROL_ERROR_GONE] = 58,
-    [TM_CONTROL_ERROR_NO_ANSWER] = 60,
-    [TM_CONTROL_ERROR_PROTOCOL] = 61,
-    [TM_CONTROL_ERROR_OPTION] = 62,
-    [TM_CONTROL_ERROR_STATE] = 63,
-    [TM_CONTROL_ERROR_OUTPUT] = 64,
-    [TM_CONTROL_ERROR_PYTHON] = 65,
+    [TM_CONTROL_ERROR_NOT_ATTACHED] = 27, [TM_CONTROL_ERROR_PERMISSION] = 30,
+    [TM_CONTROL_ERROR_KERNEL] = 35,       [TM_CONTROL_ERROR_GONE] = 58,
+    [TM_CONTROL_ERROR_NO_ANSWER] = 60,    [TM_CONTROL_ERROR_PROTOCOL] = 61,
+    [TM_CONTROL_ERROR_OPTION] = 62,       [TM_CONTROL_ERROR_STATE] = 63,
+    [TM_CONTROL_ERROR_OUTPUT] = 64,       [TM_CONTROL_ERROR_PYTHON] = 65,
     [TM_CONTROL_ERROR_RESOURCE] = 66,
 };
 

@@ -129,8 +129,7 @@ bool tm_directory_open(struct tm_directory *ret, const char *template, pid_t pid
         folder = g_strdup(slash == template ? "/" : ".");
         ret->name = g_strdup(template);
     } else {
-        folder = slash == template ? g_strdup("/")
-                                   : g_strndup(template, (gsize)(slash - template));
+        folder = slash == template ? g_strdup("/") : g_strndup(template, (gsize)(slash - template));
         ret->name = g_strdup(slash + 1);
     }
     ret->fd = open_directory(folder);

@@ -51,7 +51,8 @@ static const char description[] =
     "         65 Python, 66 resources\n"
     "With several PIDs: that of the first failure. With -- COMMAND: the command's own.";
 
-/* Parses an optionally fractional decimal number into value * scale, rounded; rest points behind. */
+/* Parses an optionally fractional decimal number into value * scale, rounded; rest points behind.
+ */
 static bool parse_number(const char *text, double *ret, const char **ret_rest)
 {
     char *end;
@@ -194,8 +195,8 @@ static bool parse_raw(struct raw *raw, int *argc, char ***argv, GError **error)
          "End tracing and leave the process as it was", NULL},
         {"dry-run", 0, 0, G_OPTION_ARG_NONE, &raw->dry_run,
          "Only look whether PID can be attached to", NULL},
-        {"delay", 0, 0, G_OPTION_ARG_STRING, &raw->delay,
-         "A snapshot every so often (default 60)", "SECONDS"},
+        {"delay", 0, 0, G_OPTION_ARG_STRING, &raw->delay, "A snapshot every so often (default 60)",
+         "SECONDS"},
         {"memory-threshold", 0, 0, G_OPTION_ARG_STRING, &raw->threshold,
          "A snapshot when traced memory moved by this, up or down (default 5M)", "SIZE"},
         {"repeat", 0, 0, G_OPTION_ARG_STRING, &raw->repeat,

@@ -117,12 +117,17 @@ static bool attach_new(pid_t pid, const struct tm_attach_options *options, FILE 
             tm_client_get_u64(client, "scheduled") ? "snapshots go to"
                                                    : "snapshots on request go to",
             path, directory.made ? " (its user cannot write here)" : "");
+    if (options->follow_fork && !tm_client_get_u64(client, "follow_fork"))
+        fprintf(stderr,
+                "tm-attach: %d: --follow-fork: its agent cannot do that, children start "
+                "untraced\n",
+                (int)pid);
     tm_directory_done(&directory);
     return true;
 }
 
-static bool change(pid_t pid, const struct tm_state *state,
-                   const struct tm_attach_options *options, FILE *out, GError **error)
+static bool change(pid_t pid, const struct tm_state *state, const struct tm_attach_options *options,
+                   FILE *out, GError **error)
 {
     struct tm_directory directory = {.fd = -1};
 
@@ -134,8 +139,7 @@ static bool change(pid_t pid, const struct tm_state *state,
     g_autoptr(tm_client) client = tm_client_connect(pid, state, error);
     if (!client)
         return false;
-    bool ok =
-        send_options(client, TM_MSG_SET, pid, options, options->output, &directory, error);
+    bool ok = send_options(client, TM_MSG_SET, pid, options, options->output, &directory, error);
     if (ok) {
         g_autofree char *path = next_path(client, &directory);
         fprintf(out, "%d: traced already, the new options are set, snapshots go to %s\n", (int)pid,

@@ -82,10 +82,10 @@ static pid_t start(char **command, int *ret_errno)
  * will exec Python, or its threads are not where they can be borrowed. */
 static bool is_early(const GError *error)
 {
-    static const int codes[] = {
-        TM_ATTACH_ERROR_NOT_PYTHON, TM_ATTACH_ERROR_LIBC,    TM_ATTACH_ERROR_STATIC,
-        TM_ATTACH_ERROR_DIED,       TM_ATTACH_ERROR_TIMEOUT, TM_ATTACH_ERROR_NO_SAFE_POINT,
-        TM_ATTACH_ERROR_BUSY};
+    static const int codes[] = {TM_ATTACH_ERROR_NOT_PYTHON, TM_ATTACH_ERROR_LIBC,
+                                TM_ATTACH_ERROR_STATIC,     TM_ATTACH_ERROR_DIED,
+                                TM_ATTACH_ERROR_TIMEOUT,    TM_ATTACH_ERROR_NO_SAFE_POINT,
+                                TM_ATTACH_ERROR_BUSY};
 
     for (size_t i = 0; i < G_N_ELEMENTS(codes); i++) {
         if (g_error_matches(error, TM_ATTACH_ERROR, codes[i]))

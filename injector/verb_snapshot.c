@@ -6,8 +6,7 @@
 /* Millions of traces onto a slow disk. */
 #define SNAPSHOT_TIMEOUT_MS 600000
 
-bool tm_verb_snapshot(pid_t pid, const struct tm_attach_options *options, FILE *out,
-                      GError **error)
+bool tm_verb_snapshot(pid_t pid, const struct tm_attach_options *options, FILE *out, GError **error)
 {
     struct tm_directory directory = {.fd = -1};
     g_autoptr(tm_client) client = tm_client_connect_pid(pid, error);

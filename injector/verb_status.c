@@ -44,8 +44,8 @@ static void print_tracing(FILE *out, const tm_client *client)
 
     format_time(tm_client_get_u64(client, "started_ns"), since);
     fprintf(out, LABEL "%s\n", "since:", since);
-    fprintf(out, LABEL "%" G_GUINT64_FORMAT "%s", "frames:",
-            (guint64)tm_client_get_u64(client, "traceback_limit"),
+    fprintf(out, LABEL "%" G_GUINT64_FORMAT "%s",
+            "frames:", (guint64)tm_client_get_u64(client, "traceback_limit"),
             tm_client_get_u64(client, "traces") ? "" : ", sums by line only");
     if (tm_client_get_u64(client, "sample_bytes")) {
         format_size(tm_client_get_u64(client, "sample_bytes"), size);
@@ -56,8 +56,8 @@ static void print_tracing(FILE *out, const tm_client *client)
     fprintf(out, "\n" LABEL "%s in %" G_GUINT64_FORMAT " blocks (peak %s)\n", "traced:", size,
             (guint64)tm_client_get_u64(client, "traced_blocks"), peak);
     print_size(out, client, "own memory:", "own_bytes");
-    fprintf(out, LABEL "%" G_GUINT64_FORMAT "\n", "dropped:",
-            (guint64)tm_client_get_u64(client, "dropped"));
+    fprintf(out, LABEL "%" G_GUINT64_FORMAT "\n",
+            "dropped:", (guint64)tm_client_get_u64(client, "dropped"));
 }
 
 static void print_record(FILE *out, const tm_client *client)
@@ -109,11 +109,11 @@ static void print_next(FILE *out, const tm_client *client)
         fprintf(out, "\n" LABEL "%s", "goes to:", path);
     fputc('\n', out);
     if (tm_client_has(client, "lifetime_left_ms"))
-        fprintf(out, LABEL "in %.0f s\n", "detaches:",
-                (double)tm_client_get_u64(client, "lifetime_left_ms") / 1000);
+        fprintf(out, LABEL "in %.0f s\n",
+                "detaches:", (double)tm_client_get_u64(client, "lifetime_left_ms") / 1000);
     if (tm_client_has(client, "max_snapshots"))
-        fprintf(out, LABEL "after %s snapshots\n", "detaches:",
-                tm_client_get(client, "max_snapshots"));
+        fprintf(out, LABEL "after %s snapshots\n",
+                "detaches:", tm_client_get(client, "max_snapshots"));
 }
 
 bool tm_verb_status(pid_t pid, const struct tm_attach_options *options, FILE *out, GError **error)
@@ -132,7 +132,7 @@ bool tm_verb_status(pid_t pid, const struct tm_attach_options *options, FILE *ou
     print_tracing(out, client);
     print_record(out, client);
     print_next(out, client);
-    fprintf(out, LABEL "tm %s, struct layouts from %s\n", "agent:",
-            tm_client_get(client, "version"), tm_client_get(client, "layout"));
+    fprintf(out, LABEL "tm %s, struct layouts from %s\n",
+            "agent:", tm_client_get(client, "version"), tm_client_get(client, "layout"));
     return true;
 }

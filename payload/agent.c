@@ -10,6 +10,7 @@
 
 #include "format/state.h"
 #include "payload/clock.h"
+#include "payload/errtext.h"
 #include "payload/gil.h"
 #include "payload/tracer.h"
 
@@ -24,8 +25,8 @@ extern struct tm_state tm_state_export;
 
 void tm_agent_publish_channel(struct tm_agent *agent)
 {
-    tm_state_export.control_inode = agent->channel.client_end.inode;
     tm_state_export.control_fd = agent->channel.client_end.fd;
+    tm_state_export.control_inode = agent->channel.client_end.inode;
 }
 
 static int open_window(struct tm_agent *agent)
@@ -51,7 +52,7 @@ int tm_agent_init(struct tm_agent *agent, char *message, size_t message_bytes)
         status = open_window(agent);
     if (status < 0) {
         snprintf(message, message_bytes, "cannot make the control channel: %s",
-                 strerror(-status));
+                 tm_errtext(-status));
         tm_agent_done(agent);
     }
     return status;

@@ -30,13 +30,13 @@ struct tm_agent {
     struct tm_options options;
     struct tm_output output;
     struct tm_task task;
-    struct tm_ownfd window;   /* eventfd that the hooks write to */
-    bool started;             /* a client said START */
-    bool detached;            /* the engine is out: leave */
-    enum tm_unhook unhook;    /* valid with detached */
-    bool may_unload;          /* no thread can be in our code */
-    uint64_t started_ns;      /* CLOCK_REALTIME */
-    uint64_t end_ns;          /* detach by itself: nobody said START, or --lifetime */
+    struct tm_ownfd window; /* eventfd that the hooks write to */
+    bool started;           /* a client said START */
+    bool detached;          /* the engine is out: leave */
+    enum tm_unhook unhook;  /* valid with detached */
+    bool may_unload;        /* no thread can be in our code */
+    uint64_t started_ns;    /* CLOCK_REALTIME */
+    uint64_t end_ns;        /* detach by itself: nobody said START, or --lifetime */
     struct tm_agent_record record;
     struct tm_output_result result; /* of the snapshot under way */
     struct tm_msg_buf in, out;

@@ -63,6 +63,8 @@ static void put_output(struct tm_msg_buf *out, const struct tm_agent *agent)
         snprintf(link, sizeof(link), "/proc/self/cwd");
     else
         snprintf(link, sizeof(link), "/proc/self/fd/%d", agent->output.directory.fd);
+    if (agent->output.directory.fd >= 0)
+        tm_msg_put_i64(out, "directory_fd", agent->output.directory.fd);
     ssize_t n = readlink(link, path, sizeof(path) - 1);
     if (n > 0) {
         path[n] = '\0';
@@ -150,9 +152,9 @@ static bool changes_task(const struct tm_msg_buf *msg)
 static void apply_options(struct tm_agent *agent, const struct tm_options *options, bool first)
 {
     if (first || tm_msg_get(&agent->in, "lifetime_ms"))
-        agent->end_ns = options->lifetime_ms ? tm_clock_after_ms(tm_clock_monotonic_ns(),
-                                                                 options->lifetime_ms)
-                                             : TM_NEVER;
+        agent->end_ns = options->lifetime_ms
+                            ? tm_clock_after_ms(tm_clock_monotonic_ns(), options->lifetime_ms)
+                            : TM_NEVER;
     agent->options = *options;
     if (first || changes_task(&agent->in)) {
         agent->task.delay_ms = options->delay_ms;
@@ -214,8 +216,8 @@ static int request_output(struct tm_agent *agent, int fd, struct tm_output *ret,
 static int snapshot_elsewhere(struct tm_agent *agent, int fd)
 {
     struct tm_output output;
-    int status = request_output(agent, fd, &output, agent->result.message,
-                                sizeof(agent->result.message));
+    int status =
+        request_output(agent, fd, &output, agent->result.message, sizeof(agent->result.message));
 
     if (status < 0)
         return status;

@@ -64,8 +64,7 @@ static void *watch_main(void *unused)
     return NULL;
 }
 
-int tm_gil_take_bounded(uint64_t timeout_ms, void (*give_up)(void *arg), void *arg,
-                        int *ret_state)
+int tm_gil_take_bounded(uint64_t timeout_ms, void (*give_up)(void *arg), void *arg, int *ret_state)
 {
     pthread_t watcher;
 

@@ -22,5 +22,4 @@ void tm_gil_drop(int state);
  * once, from that thread, and the caller goes on waiting; when the GIL comes at
  * last it is handed back and -ETIMEDOUT returned. -EAGAIN: no thread could be made.
  */
-int tm_gil_take_bounded(uint64_t timeout_ms, void (*give_up)(void *arg), void *arg,
-                        int *ret_state);
+int tm_gil_take_bounded(uint64_t timeout_ms, void (*give_up)(void *arg), void *arg, int *ret_state);

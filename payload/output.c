@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "payload/clock.h"
+#include "payload/errtext.h"
 #include "payload/template.h"
 
 #define FILE_MODE 0644
@@ -18,7 +19,7 @@
 /* A file under construction. */
 struct draft {
     int fd;
-    bool anonymous;                  /* has no name yet; else temp_path is its name */
+    bool anonymous; /* has no name yet; else temp_path is its name */
     char temp_path[TM_OUTPUT_PATH_BYTES];
 };
 
@@ -198,11 +199,15 @@ int tm_output_configure(struct tm_output *output, const struct tm_options *optio
         fresh.anonymous = try_draft(dir, path, true) == 0;
         status = fresh.anonymous ? 0 : try_draft(dir, path, false);
     }
-    if (status == 0 && !fresh.has_last && !has_running_name(fresh.template) &&
-        !tm_sys_fstatat(dir, path, &st))
-        status = -EEXIST;
+    if (status == 0) {
+        int there = tm_sys_fstatat(dir, path, &st);
+        if (there == 0 && !fresh.has_last && !has_running_name(fresh.template))
+            status = -EEXIST;
+        else if (there < 0 && there != -ENOENT)
+            status = there; /* e.g. longer than the draft's name */
+    }
     if (status < 0) {
-        snprintf(message, message_bytes, "%.1000s: %s", path, strerror(-status));
+        snprintf(message, message_bytes, "%.1000s: %s", path, tm_errtext(-status));
         if (new_directory)
             tm_ownfd_close(&fresh.directory);
         return status;
@@ -290,15 +295,15 @@ int tm_output_write(struct tm_output *output, const struct tm_snapshot_options *
 
     ret->file[0] = ret->message[0] = '\0';
     ret->snapshot = (struct tm_snapshot_result){0};
-    int status = dir == -EBADF ? -EBADF
-                               : choose_name(output, dir, ret->file, sizeof(ret->file), &replace);
+    int status =
+        dir == -EBADF ? -EBADF : choose_name(output, dir, ret->file, sizeof(ret->file), &replace);
     if (status == 0)
         status = draft_open(&draft, dir, ret->file, output->anonymous);
     if (status == 0)
         status = write_draft(output, &draft, dir, options, replace, ret);
     if (status < 0) {
         draft_drop(&draft, dir);
-        const char *why = ret->snapshot.message[0] ? ret->snapshot.message : strerror(-status);
+        const char *why = ret->snapshot.message[0] ? ret->snapshot.message : tm_errtext(-status);
         snprintf(ret->message, sizeof(ret->message), "%.160s: %.150s", ret->file, why);
         return status;
     }

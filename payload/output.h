@@ -24,9 +24,9 @@ struct tm_output {
     char template[TM_OUTPUT_TEMPLATE_BYTES];
     uint64_t shown_pid;
     int64_t utc_offset_s;
-    uint64_t counter;          /* the last one that was used */
-    bool anonymous;            /* unnamed files can be linked in here */
-    bool has_last;             /* last_device and last_inode are the file written last */
+    uint64_t counter; /* the last one that was used */
+    bool anonymous;   /* unnamed files can be linked in here */
+    bool has_last;    /* last_device and last_inode are the file written last */
     uint64_t last_device, last_inode;
 };
 

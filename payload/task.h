@@ -15,9 +15,9 @@ struct tm_task {
     uint64_t threshold_bytes; /* 0: not by memory */
     uint64_t repeat_left;     /* firings to come; UINT64_MAX: no end */
     bool scheduled;
-    uint64_t due_ns;          /* TM_NEVER: not by time */
-    uint64_t low_bytes;       /* fires at or below; 0: no lower edge */
-    uint64_t high_bytes;      /* fires at or above; UINT64_MAX: no upper edge */
+    uint64_t due_ns;     /* TM_NEVER: not by time */
+    uint64_t low_bytes;  /* fires at or below; 0: no lower edge */
+    uint64_t high_bytes; /* fires at or above; UINT64_MAX: no upper edge */
 };
 
 /* Sets the task's terms and schedules it around (now, traced). repeat 0: no end. Without delay and

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: MIT
+#include "injector/verbs.h"
+
+#include <string.h>
+
+#include "injector/client.h"
+#include "inspect/payload.h"
+#include "inspect/process.h"
+
+#define DETACH_TIMEOUT_MS 60000
+#define LEAVE_TIMEOUT_US 10000000
+#define LOOK_US 2000
+#define AGENT_NAME "tm-agent\n"
+
+/* The agent's thread ends with the last instruction of what was mapped, after the payload. */
+static bool has_agent_thread(pid_t pid)
+{
+    g_autoptr(GArray) threads = tm_process_threads(pid, NULL);
+
+    for (guint i = 0; threads && i < threads->len; i++) {
+        g_autofree char *name = NULL;
+        g_autofree char *path = g_strdup_printf("/proc/%d/task/%d/comm", (int)pid,
+                                                (int)g_array_index(threads, pid_t, i));
+        if (g_file_get_contents(path, &name, NULL, NULL) && !strcmp(name, AGENT_NAME))
+            return true;
+    }
+    return false;
+}
+
+static bool wait_until_gone(pid_t pid)
+{
+    gint64 deadline_us = g_get_monotonic_time() + LEAVE_TIMEOUT_US;
+    struct tm_payload payload;
+
+    for (;;) {
+        /* A process that cannot be looked at any more has ended. */
+        if (!has_agent_thread(pid) &&
+            (!tm_inspect_find_payload(pid, NULL, &payload, NULL) || !payload.mapped))
+            return true;
+        if (g_get_monotonic_time() >= deadline_us)
+            return false;
+        g_usleep(LOOK_US);
+    }
+}
+
+bool tm_verb_detach(pid_t pid, const struct tm_attach_options *options, FILE *out, GError **error)
+{
+    g_autoptr(tm_client) client = tm_client_connect_pid(pid, error);
+
+    (void)options;
+    if (!client)
+        return false;
+    tm_client_request(client, TM_MSG_DETACH);
+    if (!tm_client_call(client, -1, DETACH_TIMEOUT_MS, error))
+        return false;
+    const char *hooks = tm_client_get(client, "hooks");
+    const char *rest = "left as it was";
+    if (g_strcmp0(hooks, "inert") == 0)
+        rest = "another tool hooked above us: our hooks stay, passing through only";
+    else if (!tm_client_get_u64(client, "unloads"))
+        rest = "a thread is still inside a hook: our code stays mapped, doing nothing";
+    else if (!wait_until_gone(pid))
+        rest = "our code is about to be unmapped";
+    fprintf(out, "%d: detached, %s, %" G_GUINT64_FORMAT " snapshots were written\n", (int)pid, rest,
+            (guint64)tm_client_get_u64(client, "written"));
+    return true;
+}

@@ -105,33 +105,27 @@ void tm_traceback_code_died(uint64_t code_addr, enum tm_lane lane)
         cache->deaths_seen = deaths;
 }
 
-__attribute__((noinline)) bool tm_traceback_site_slow(struct tm_traceback_cache *cache,
-                                                      tm_frame_ref frame, uint64_t key,
-                                                      struct tm_site_slot *ret)
+__attribute__((noinline)) const struct tm_site_slot *
+tm_traceback_site_slow(struct tm_traceback_cache *cache, tm_frame_ref frame, uint64_t key)
 {
     struct tm_site_slot found = {.key = key, .site = TM_SITE_SKIP, .node = TM_NONE};
+    uint64_t code = tm_frames_code(&tm_layout, frame);
     if (tm_frames_is_complete(frame)) {
-        uint64_t code = tm_frames_code(&tm_layout, frame);
         pthread_mutex_lock(&tm_intern_lock);
         found.site = tm_code_site_locked(frame);
         if (found.site != TM_NONE)
             found.node = tm_intern_node_locked(0, found.site);
         pthread_mutex_unlock(&tm_intern_lock);
         if (found.site == TM_NONE || found.node == TM_NONE)
-            return false;
+            return NULL;
         found.counter = tm_store_counter(TM_LANE_GIL, found.site);
-        /* Without the mark a later code object at this address would inherit the lines. */
-        if (!tm_store_mark(code))
-            key = 0;
-    } else if (!tm_frames_are_objects(&tm_layout)) {
-        uint64_t code = tm_frames_code(&tm_layout, frame);
-        if (code == 0 || !tm_store_mark(code))
-            key = 0;
     }
-    if (key != 0)
-        cache->sites[tm_traceback_site_index(key) & cache->site_mask] = found;
-    *ret = found;
-    return true;
+    /* Without the mark a later code object at this address would inherit the lines. */
+    struct tm_site_slot *slot = &cache->uncached;
+    if (key != 0 && code != 0 && tm_store_mark(code))
+        slot = &cache->sites[tm_traceback_site_index(key) & cache->site_mask];
+    *slot = found;
+    return slot;
 }
 
 /* The table doubles when most of it has been overwritten since the last time. */
@@ -173,16 +167,16 @@ __attribute__((noinline)) bool tm_traceback_walk_slow(struct tm_traceback_cache 
     bool exact = hash1 != 0; /* what was hashed is what the traceback holds */
     for (tm_frame_ref frame = top; frame != 0 && n < limit;
          frame = tm_frames_back(&tm_layout, frame)) {
-        struct tm_site_slot slot;
         if (tm_frames_is_shim(&tm_layout, frame))
             continue;
         uint64_t key = tm_frames_key(&tm_layout, frame);
-        if (!tm_traceback_site(cache, frame, key, &slot))
+        const struct tm_site_slot *slot = tm_traceback_site(cache, frame, key);
+        if (slot == NULL)
             return false;
-        if (slot.site == TM_SITE_SKIP || key == 0)
+        if (slot->site == TM_SITE_SKIP || key == 0)
             exact = false;
-        if (slot.site != TM_SITE_SKIP)
-            cache->path[n++] = slot.site;
+        if (slot->site != TM_SITE_SKIP)
+            cache->path[n++] = slot->site;
     }
     uint32_t node = 0;
     pthread_mutex_lock(&tm_intern_lock);

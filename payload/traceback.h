@@ -43,7 +43,8 @@ struct tm_traceback_cache {
     uint32_t epoch;       /* starts at 1 */
     uint32_t deaths_seen; /* of tm_traceback_deaths */
     uint32_t evictions;   /* walks that were overwritten while valid, since the last growth */
-    uint32_t *path;       /* the same: site ids */
+    uint32_t *path;       /* scratch of the slow path: site ids, TM_TRACEBACK_LIMIT_MAX of them */
+    struct tm_site_slot uncached; /* result of a slow look-up that cannot be kept */
 };
 
 struct tm_traceback {
@@ -65,9 +66,9 @@ void tm_traceback_flush(void);
 /* A code object that was marked is being freed. Called with the lane's lock. */
 void tm_traceback_code_died(uint64_t code_addr, enum tm_lane lane);
 
-/* Slow paths. False: memory is short, the record must be dropped. */
-bool tm_traceback_site_slow(struct tm_traceback_cache *cache, tm_frame_ref frame, uint64_t key,
-                            struct tm_site_slot *ret);
+/* Slow paths. NULL or false: memory is short, the record must be dropped. */
+const struct tm_site_slot *tm_traceback_site_slow(struct tm_traceback_cache *cache,
+                                                  tm_frame_ref frame, uint64_t key);
 bool tm_traceback_walk_slow(struct tm_traceback_cache *cache, tm_frame_ref top, uint64_t hash1,
                             uint64_t hash2, uint32_t *ret_node);
 void tm_traceback_catch_up(struct tm_traceback_cache *cache);
@@ -77,16 +78,14 @@ static inline uint32_t tm_traceback_site_index(uint64_t key)
     return (uint32_t)((key * TM_HASH_K1) >> 40);
 }
 
-/* The slot of a frame. False: memory is short. */
-TM_ALWAYS_INLINE bool tm_traceback_site(struct tm_traceback_cache *cache, tm_frame_ref frame,
-                                        uint64_t key, struct tm_site_slot *ret)
+/* The slot of a frame, borrowed until the next call. NULL: memory is short. */
+TM_ALWAYS_INLINE const struct tm_site_slot *tm_traceback_site(struct tm_traceback_cache *cache,
+                                                              tm_frame_ref frame, uint64_t key)
 {
     struct tm_site_slot *slot = &cache->sites[tm_traceback_site_index(key) & cache->site_mask];
-    if (TM_LIKELY(slot->key == key && key != 0)) {
-        *ret = *slot;
-        return true;
-    }
-    return tm_traceback_site_slow(cache, frame, key, ret);
+    if (TM_LIKELY(slot->key == key && key != 0))
+        return slot;
+    return tm_traceback_site_slow(cache, frame, key);
 }
 
 /* Everything behind the most recent frame; `top` is that frame, `key` its key. */
@@ -121,7 +120,7 @@ TM_ALWAYS_INLINE bool tm_traceback_get(struct tm_traceback_cache *cache,
 {
     uint32_t limit = tm_traceback_limit;
     tm_frame_ref frame = tstate != 0 && limit != 0 ? tm_frames_top(layout, tstate) : 0;
-    struct tm_site_slot top;
+    const struct tm_site_slot *top;
     uint64_t key;
     for (;; frame = tm_frames_back(layout, frame)) {
         if (TM_UNLIKELY(frame == 0)) {
@@ -131,12 +130,13 @@ TM_ALWAYS_INLINE bool tm_traceback_get(struct tm_traceback_cache *cache,
         if (tm_frames_is_shim(layout, frame))
             continue;
         key = tm_frames_key(layout, frame);
-        if (!tm_traceback_site(cache, frame, key, &top))
+        top = tm_traceback_site(cache, frame, key);
+        if (TM_UNLIKELY(top == NULL))
             return false;
-        if (TM_LIKELY(top.site != TM_SITE_SKIP))
+        if (TM_LIKELY(top->site != TM_SITE_SKIP))
             break;
     }
-    *ret = (struct tm_traceback){top.node, top.counter};
+    *ret = (struct tm_traceback){top->node, top->counter};
     return limit == 1 || tm_traceback_walk(cache, layout, frame, key, limit, &ret->node);
 }
 

@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: MIT
+/* Looking before anything is touched. Reads /proc and files; stops nothing. */
+#include "injector/inject_look.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "injector/arch.h"
+#include "injector/errors.h"
+#include "inspect/error.h"
+#include "inspect/memory.h"
+#include "inspect/payload.h"
+
+#define CAP_SYS_PTRACE_BIT 19
+
+#define REFUSE(code, ...) g_set_error(error, TM_ATTACH_ERROR, TM_ATTACH_ERROR_##code, __VA_ARGS__)
+
+char *tm_look_describe(pid_t pid)
+{
+    struct tm_process process;
+    if (!tm_process_read(pid, &process, NULL))
+        return g_strdup_printf("PID %d", (int)pid);
+    return g_strdup_printf("%s (PID %d)", process.name, (int)pid);
+}
+
+static bool have_ptrace_capability(void)
+{
+    struct tm_process self;
+    return tm_process_read(getpid(), &self, NULL) &&
+           (self.cap_effective >> CAP_SYS_PTRACE_BIT & 1) != 0;
+}
+
+static bool is_same_user(const struct tm_process *process)
+{
+    uint32_t uid = getuid(), gid = getgid();
+    for (int i = 0; i < 3; i++) {
+        if (process->uids[i] != uid || process->gids[i] != gid)
+            return false;
+    }
+    return true;
+}
+
+/* The order is that of __ptrace_may_access in the kernel: identity, dumpable, then Yama. */
+void tm_look_set_permission_error(const struct tm_process *process, GError **error)
+{
+    int pid = (int)process->pid;
+    bool same_user_ns = tm_process_same_namespace(process->pid, "user");
+    if (have_ptrace_capability()) {
+        REFUSE(CAPABILITY,
+               "the kernel does not let this user trace process %d although CAP_SYS_PTRACE is "
+               "there: %s", pid,
+               same_user_ns ? "a security module (SELinux, AppArmor) denies it; see its log"
+                            : "it is in another user namespace; run tm-attach on the host");
+    } else if (geteuid() == 0) {
+        REFUSE(CAPABILITY,
+               "process %d cannot be traced: root here has no CAP_SYS_PTRACE; start the container "
+               "with --cap-add=SYS_PTRACE, or run tm-attach on the host", pid);
+    } else if (!is_same_user(process)) {
+        REFUSE(OTHER_USER,
+               "process %d belongs to another user (UID %u); run tm-attach as that user or as root",
+               pid, process->uids[0]);
+    } else if (tm_process_yama_scope() > 0) {
+        REFUSE(YAMA,
+               "Yama forbids tracing process %d (kernel.yama.ptrace_scope is %d); run tm-attach as "
+               "root, or set it to 0 with sysctl", pid, tm_process_yama_scope());
+    } else {
+        REFUSE(NOT_DUMPABLE,
+               "process %d has made itself non-dumpable (set-UID, capabilities on its file, or "
+               "prctl); run tm-attach as root", pid);
+    }
+}
+
+static bool check_identity(pid_t pid, struct tm_process *process, GError **error)
+{
+    if (pid == getpid()) {
+        REFUSE(SELF, "process %d is tm-attach itself; give the PID of a Python process", (int)pid);
+        return false;
+    }
+    if (pid <= 0 || !tm_process_read(pid, process, NULL)) {
+        REFUSE(NO_PROCESS, "there is no process %d; see ps -e for those that are", (int)pid);
+        return false;
+    }
+    if (process->tgid != pid) {
+        REFUSE(THREAD, "%d is a thread of process %d; give the process: tm-attach %d", (int)pid,
+               (int)process->tgid, (int)process->tgid);
+        return false;
+    }
+    if (process->kernel_thread) {
+        REFUSE(KERNEL, "%d (%s) is a kernel thread; give the PID of a Python process", (int)pid,
+               process->name);
+        return false;
+    }
+    return true;
+}
+
+/* The leader of a process whose main thread has ended is a zombie while others live on; /proc has
+ * neither maps nor exe under its number then. */
+static bool check_alive(const struct tm_process *process, GError **error)
+{
+    int pid = (int)process->pid;
+    if (process->state != 'Z' && process->state != 'X')
+        return true;
+    if (process->threads > 1)
+        REFUSE(LEADER_GONE,
+               "the main thread of process %d has ended while %d others live on; such a process "
+               "cannot be traced", pid, process->threads - 1);
+    else
+        REFUSE(ZOMBIE, "process %d has ended (zombie); its parent has not yet waited for it", pid);
+    return false;
+}
+
+static bool check_untraced(const struct tm_process *process, GError **error)
+{
+    if (process->tracer_pid != 0) {
+        g_autofree char *tracer = tm_look_describe(process->tracer_pid);
+        REFUSE(TRACED, "process %d is traced by %s already; end that one first",
+               (int)process->pid, tracer);
+        return false;
+    }
+    if (process->seccomp == 1) {
+        REFUSE(SECCOMP, "process %d is in strict seccomp mode: it could not even map memory",
+               (int)process->pid);
+        return false;
+    }
+    return true;
+}
+
+/* Whether the kernel would let us: reading the maps asks the same question as PTRACE_SEIZE but for
+ * Yama, which sees only real attaches. */
+static bool check_permission(const struct tm_process *process, GError **error)
+{
+    g_autofree char *path = g_strdup_printf("/proc/%d/mem", (int)process->pid);
+    if (access(path, R_OK | W_OK) == 0) {
+        int fd = tm_memory_open(process->pid);
+        if (fd >= 0) {
+            close(fd);
+            return true;
+        }
+        if (fd == -ESRCH || fd == -ENOENT) {
+            REFUSE(DIED, "process %d ended meanwhile", (int)process->pid);
+            return false;
+        }
+    }
+    tm_look_set_permission_error(process, error);
+    return false;
+}
+
+static bool check_program(tm_look *self, GError **error)
+{
+    int pid = (int)self->process.pid;
+    struct tm_module *exe = tm_modules_find_exe(self->modules);
+    if (exe == NULL || !tm_module_open(self->modules, exe, error)) {
+        g_clear_error(error);
+        REFUSE(DIED, "the executable of process %d cannot be read: it ended meanwhile, or its file "
+               "cannot be opened by this user", pid);
+        return false;
+    }
+    if (exe->elf->elf_class != ELFCLASS64) {
+        REFUSE(CLASS, "process %d is a 32-bit program; only 64-bit ones can be traced", pid);
+        return false;
+    }
+    if (exe->elf->machine != TM_ARCH_MACHINE) {
+        REFUSE(MACHINE, "process %d is a program for another machine (ELF machine %u)", pid,
+               exe->elf->machine);
+        return false;
+    }
+    if (!exe->elf->has_interp && !exe->elf->has_dynamic) {
+        REFUSE(STATIC, "process %d (%s) is statically linked, so that nothing can be loaded into "
+               "it; use a dynamically linked Python", pid, exe->path);
+        return false;
+    }
+    return true;
+}
+
+static bool check_python(const tm_look *self, GError **error)
+{
+    int pid = (int)self->process.pid;
+    const struct tm_python *python = &self->python;
+    unsigned minor = python->version_hex >> 16;
+    switch (python->kind) {
+    case TM_PYTHON_NONE:
+        REFUSE(NOT_PYTHON, "process %d (%s) is not Python: no CPython is mapped in it", pid,
+               self->process.name);
+        return false;
+    case TM_PYTHON_PYPY:
+        REFUSE(PYPY, "process %d runs PyPy, whose memory is not CPython's; only CPython can be "
+               "traced", pid);
+        return false;
+    case TM_PYTHON_CPYTHON:
+        break;
+    }
+    if (!python->has_allocator_api) {
+        REFUSE(UNPATCHED,
+               "process %d runs CPython %s without the allocator API of PEP 445; build it with "
+               "patches/%s", pid, python->version[0] != '\0' ? python->version : "2.7",
+               minor == 0x0303 ? "cpython-3.3.7-pep445.patch" : "cpython-2.7.18-pep445.patch");
+        return false;
+    }
+    return true;
+}
+
+static bool check_unattached(const tm_look *self, GError **error)
+{
+    struct tm_payload payload;
+    if (!tm_inspect_find_payload(self->process.pid, self->modules, &payload, NULL))
+        return true;
+    /* What a fork inherited is dead code there; a payload of its own may come in beside it. */
+    if (!payload.state_valid || payload.inherited || payload.state.agent_alive == 0)
+        return true;
+    REFUSE(ATTACHED,
+           "process %d is being traced already; tm-attach --status %d, --snapshot or --detach talk "
+           "to the tracer in it", (int)self->process.pid, (int)self->process.pid);
+    return false;
+}
+
+static bool look(tm_look *self, pid_t pid, enum tm_inject_want want, GError **error)
+{
+    if (!check_identity(pid, &self->process, error) || !check_alive(&self->process, error) ||
+        !check_untraced(&self->process, error) || !check_permission(&self->process, error))
+        return false;
+    g_autoptr(GError) cause = NULL;
+    self->modules = tm_modules_read(pid, &cause);
+    if (self->modules == NULL) {
+        if (cause->code == TM_INSPECT_ERROR_PERMISSION)
+            tm_look_set_permission_error(&self->process, error);
+        else
+            REFUSE(DIED, "process %d ended meanwhile: %s", (int)pid, cause->message);
+        return false;
+    }
+    if (!check_program(self, error))
+        return false;
+    tm_python_find(self->modules, &self->python);
+    if (want == TM_INJECT_WANT_PYTHON && !check_python(self, error))
+        return false;
+    return tm_inject_libc_find(self->modules, &self->libc, error) && check_unattached(self, error);
+}
+
+tm_look *tm_look_new(pid_t pid, enum tm_inject_want want, GError **error)
+{
+    g_autoptr(tm_look) self = g_new0(tm_look, 1);
+    if (!look(self, pid, want, error))
+        return NULL;
+    return g_steal_pointer(&self);
+}
+
+void tm_look_free(tm_look *look)
+{
+    if (look == NULL)
+        return;
+    tm_modules_free(look->modules);
+    g_free(look);
+}

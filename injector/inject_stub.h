@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: MIT
+/*
+ * What is mapped in the target: one page of code (tm_stub_code), then struct tm_stub_data, then
+ * the stack on which the borrowed thread calls pthread_create.
+ */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "format/boot.h"
+
+#define TM_STUB_PAGE_BYTES 4096u
+#define TM_STUB_DATA_BYTES 8192u
+#define TM_STUB_STACK_BYTES 65536u
+#define TM_STUB_BLOCK_BYTES (TM_STUB_PAGE_BYTES + TM_STUB_DATA_BYTES + TM_STUB_STACK_BYTES)
+
+/* Written by tm-attach before anything runs, but for the fields that say otherwise. Addresses are
+ * the target's. The assembly in inject_stub_x86_64.c knows the first group's offsets. */
+struct tm_stub_data {
+    struct tm_boot boot;
+    /* known to the assembly */
+    uint64_t frame_sp;   /* the borrowed thread's own stack: what rt_sigreturn reads */
+    uint64_t restorer;   /* libc's call of rt_sigreturn */
+    uint64_t fn_munmap;
+    _Atomic uint32_t borrow_done; /* the borrowed thread is on its way out of the block */
+    int32_t create_error;         /* what pthread_create returned; -1: not yet */
+    /* libc's functions */
+    uint64_t fn_pthread_create;
+    uint64_t fn_attr_init;
+    uint64_t fn_attr_setdetachstate;
+    uint64_t fn_attr_setstacksize;
+    uint64_t fn_dlopen;
+    uint64_t fn_dlsym;
+    uint64_t fn_dlclose;
+    uint64_t fn_dlerror;
+    /* the new thread */
+    uint64_t thread_entry;
+    uint64_t stack_bytes;
+    uint64_t signal_mask; /* what the new thread blocks */
+    uint32_t memfd_flags;
+    int32_t dlopen_flags;
+    uint32_t payload_wait_ms; /* for payload_ready */
+    uint32_t error_wait_ms;   /* for boot.error_seen */
+    _Atomic int32_t payload_fd;     /* set by the new thread: -1 not yet, < -1: -errno */
+    _Atomic uint32_t payload_ready; /* set by tm-attach: 1 when the payload is in the memfd */
+    uint32_t sleep_word;            /* always 0: a futex to sleep on */
+    uint32_t reserved;
+    uint64_t attr[16]; /* pthread_attr_t: 56 bytes on both libcs */
+    uint64_t pthread;  /* pthread_t */
+    char start_symbol[32];
+    char memfd_name[48];
+    char fd_path[160]; /* "/proc/self/fd/", the new thread appends the number */
+};
+
+_Static_assert(sizeof(struct tm_stub_data) <= TM_STUB_DATA_BYTES, "the data pages are too few");
+_Static_assert(offsetof(struct tm_stub_data, frame_sp) == 704, "the assembly knows it");
+_Static_assert(offsetof(struct tm_boot, block_addr) == 40, "the assembly knows it");
+
+/* The code page's contents: position-independent, no relocation, no data of its own. The linker
+ * makes these two names for the section tm_stub. */
+extern const uint8_t __start_tm_stub[];
+extern const uint8_t __stop_tm_stub[];
+/* Entry points in it. The borrowed thread: struct tm_stub_data in the first argument, the stack
+ * pointer at a multiple of 16. The new thread: void *(*)(void *). */
+extern const uint8_t tm_stub_borrow_entry[];
+extern const uint8_t tm_stub_thread_entry[];

@@ -1,0 +1,300 @@
+// SPDX-License-Identifier: MIT
+/* The process that owns ptrace. Everything but tm_inject_work runs in it; it ends with _exit and
+ * prints nothing. */
+#include "injector/inject_worker.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "injector/errors.h"
+#include "injector/inject_step.h"
+#include "inspect/memory.h"
+#include "inspect/process.h"
+
+#define NS_PER_MS 1000000ull
+#define STOP_BOUND_NS (300 * NS_PER_MS) /* for one thread to stop */
+#define CALL_BOUND_NS (2000 * NS_PER_MS)
+#define MAX_WORKERS 8
+#define MAX_STUCK 8
+
+struct worker {
+    const struct tm_work *work;
+    struct tm_work_report *report; /* shared with tm-attach */
+    pid_t stuck[MAX_STUCK];
+    unsigned stuck_count;
+    int mem_fd;
+    GArray *frames;
+    uint64_t deadline_ns;
+};
+
+struct candidate {
+    pid_t tid;
+    unsigned rank; /* lower is better */
+};
+
+/* The system call a thread sleeps in, or -1 where it runs or it cannot be said. */
+static long sleeping_in(pid_t pid, pid_t tid)
+{
+    char path[96], text[64];
+    snprintf(path, sizeof(path), "/proc/%d/task/%d/syscall", (int)pid, (int)tid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    ssize_t n = read(fd, text, sizeof(text) - 1);
+    close(fd);
+    if (n <= 0)
+        return -1;
+    text[n] = '\0';
+    return g_ascii_isdigit(text[0]) ? atol(text) : -1;
+}
+
+/* Sleeping threads stop at once and are where they say; those that run may be anywhere; calls
+ * that end with EINTR after a stop are disturbed only where there is no other thread. */
+static bool rank_thread(const struct worker *self, pid_t tid, struct candidate *ret)
+{
+    for (unsigned i = 0; i < self->stuck_count; i++) {
+        if (self->stuck[i] == tid)
+            return false;
+    }
+    ret->tid = tid;
+    switch (tm_process_thread_state(self->work->pid, tid)) {
+    case 'S': {
+        long number = sleeping_in(self->work->pid, tid);
+        ret->rank = number < 0 ? 1 : tm_arch_syscall_is_fragile(number) ? 3 : 0;
+        return true;
+    }
+    case 'R':
+        ret->rank = 2;
+        return true;
+    case 'T':
+        ret->rank = 1;
+        return true;
+    default: /* D does not stop; Z and X are no more; t is traced by somebody */
+        return false;
+    }
+}
+
+static int compare_candidates(const void *left, const void *right)
+{
+    const struct candidate *a = left, *b = right;
+    if (a->rank != b->rank)
+        return a->rank < b->rank ? -1 : 1;
+    return a->tid < b->tid ? -1 : a->tid > b->tid;
+}
+
+static GArray *list_candidates(const struct worker *self)
+{
+    g_autoptr(GArray) tids = tm_process_threads(self->work->pid, NULL);
+    GArray *found = g_array_new(FALSE, FALSE, sizeof(struct candidate));
+    for (unsigned i = 0; tids != NULL && i < tids->len; i++) {
+        struct candidate candidate;
+        if (rank_thread(self, g_array_index(tids, pid_t, i), &candidate))
+            g_array_append_val(found, candidate);
+    }
+    if (found->len > 0)
+        qsort(found->data, found->len, sizeof(struct candidate), compare_candidates);
+    return found;
+}
+
+static void count_stop(struct worker *self, const struct tm_tracee *tracee)
+{
+    uint64_t stop_ns = tm_tracee_now_ns() - tracee->interrupted_ns;
+    self->report->stops++;
+    self->report->total_stop_ns += stop_ns;
+    if (stop_ns > self->report->worst_stop_ns)
+        self->report->worst_stop_ns = stop_ns;
+}
+
+static enum tm_verdict judge(struct worker *self, const struct user_regs_struct *regs)
+{
+    uint64_t dwarf_regs[TM_ARCH_DWARF_REGS];
+    tm_arch_dwarf_regs(regs, dwarf_regs);
+    tm_unwinder_forget_memory(self->work->unwinder);
+    bool complete = tm_unwinder_walk(self->work->unwinder, dwarf_regs, self->frames);
+    return tm_inject_judge(self->work->unwinder, self->frames, complete,
+                           tm_arch_syscall_number(regs));
+}
+
+static enum tm_work_result call_result(struct worker *self, const struct tm_call *call,
+                                       enum tm_call_result result)
+{
+    self->report->block_addr = call->block_addr;
+    self->report->error_number = call->error_number;
+    switch (result) {
+    case TM_CALL_DONE:
+        return TM_WORK_DONE;
+    case TM_CALL_RESOURCE:
+        return TM_WORK_RESOURCE;
+    case TM_CALL_STUCK:
+        return TM_WORK_STUCK_CALL;
+    case TM_CALL_CRASHED:
+        return TM_WORK_CRASHED;
+    default:
+        return TM_WORK_NO_SAFE_POINT;
+    }
+}
+
+static enum tm_work_result borrow(struct worker *self, struct tm_tracee *tracee,
+                                  const struct user_regs_struct *regs)
+{
+    const struct tm_map *stack = tm_maps_find(self->work->modules->maps, regs->rsp);
+    struct tm_call call = {.pid = self->work->pid,
+                           .mem_fd = self->mem_fd,
+                           .libc = self->work->libc,
+                           .data = self->work->data,
+                           .keep_syscall = self->work->keep_syscall,
+                           .stack_grows = stack != NULL && strcmp(stack->path, "[stack]") == 0,
+                           .deadline_ns = tm_tracee_now_ns() + CALL_BOUND_NS};
+    self->report->tid = tracee->tid;
+    enum tm_call_result result = tm_call_create_thread(&call, tracee);
+    return call_result(self, &call, result);
+}
+
+/* TM_WORK_NO_SAFE_POINT: this thread is none, on to the next. */
+static enum tm_work_result try_thread(struct worker *self, pid_t tid)
+{
+    struct tm_tracee tracee;
+    int rc = tm_tracee_seize(&tracee, tid);
+    if (rc == -EPERM) {
+        /* Zombies are refused with EPERM too. */
+        char state = tm_process_thread_state(self->work->pid, tid);
+        if (state == 0 || state == 'Z' || state == 'X')
+            return TM_WORK_NO_SAFE_POINT;
+        self->report->tid = tid;
+        self->report->error_number = -rc;
+        return TM_WORK_REFUSED;
+    }
+    if (rc != 0)
+        return TM_WORK_NO_SAFE_POINT;
+    tm_step(TM_STEP_SEIZED, self->work->pid);
+    enum tm_stop stop = tm_tracee_interrupt(&tracee, tm_tracee_now_ns() + STOP_BOUND_NS);
+    if (stop == TM_STOP_NONE) {
+        self->report->tid = tid;
+        return TM_WORK_STUCK_THREAD;
+    }
+    if (stop == TM_STOP_GONE)
+        return TM_WORK_NO_SAFE_POINT;
+    tm_step(TM_STEP_STOPPED, self->work->pid);
+    enum tm_work_result result = TM_WORK_NO_SAFE_POINT;
+    struct user_regs_struct regs;
+    if (tm_arch_get_regs(tid, &regs) == 0) {
+        enum tm_verdict verdict = judge(self, &regs);
+        self->report->verdicts[verdict]++;
+        if (verdict == TM_VERDICT_SAFE)
+            result = borrow(self, &tracee, &regs);
+    }
+    tm_tracee_detach(&tracee);
+    count_stop(self, &tracee);
+    tm_step(TM_STEP_DETACHED, self->work->pid);
+    return result;
+}
+
+/* A program that allocates all the time must not be met at the same phase of its loop again. */
+static void pause_with_jitter(void)
+{
+    struct timespec pause = {0, 200000 + g_random_int_range(0, 2000000)};
+    nanosleep(&pause, NULL);
+}
+
+static enum tm_work_result search(struct worker *self)
+{
+    do {
+        g_autoptr(GArray) candidates = list_candidates(self);
+        for (unsigned i = 0; i < candidates->len; i++) {
+            enum tm_work_result result =
+                try_thread(self, g_array_index(candidates, struct candidate, i).tid);
+            if (result != TM_WORK_NO_SAFE_POINT)
+                return result;
+            if (tm_tracee_now_ns() >= self->deadline_ns)
+                break;
+        }
+        struct tm_process process;
+        if (!tm_process_read(self->work->pid, &process, NULL) || process.state == 'Z' ||
+            process.state == 'X')
+            return TM_WORK_GONE;
+        pause_with_jitter();
+    } while (tm_tracee_now_ns() < self->deadline_ns);
+    return TM_WORK_NO_SAFE_POINT;
+}
+
+/* No signal that a user or a terminal sends may end the worker while a thread is stopped. */
+static void shield_from_signals(void)
+{
+    sigset_t set;
+    sigfillset(&set);
+    sigprocmask(SIG_SETMASK, &set, NULL);
+    signal(SIGCHLD, SIG_DFL);
+    setsid();
+    /* Whoever is stopped waits for this process: on a busy machine it must not wait for its turn.
+     * Not permitted to everybody, and then done without. */
+    setpriority(PRIO_PROCESS, 0, -20);
+    tm_tracee_init_process();
+}
+
+static G_GNUC_NORETURN void run_worker(struct worker *self)
+{
+    shield_from_signals();
+    self->frames = g_array_new(FALSE, FALSE, sizeof(struct tm_frame));
+    self->report->result = TM_WORK_UNFINISHED;
+    enum tm_work_result result = search(self);
+    /* Published last: tm-attach reads the report after the worker's end. */
+    self->report->result = result;
+    _exit(0);
+}
+
+static bool start_worker(struct worker *self, GError **error)
+{
+    pid_t child = fork();
+    if (child == 0)
+        run_worker(self);
+    if (child < 0) {
+        g_set_error(error, TM_ATTACH_ERROR, TM_ATTACH_ERROR_RESOURCE,
+                    "cannot fork: %s; try again when the system has room for a process",
+                    g_strerror(errno));
+        return false;
+    }
+    while (waitpid(child, NULL, 0) < 0 && errno == EINTR)
+        ;
+    return true;
+}
+
+bool tm_inject_work(const struct tm_work *work, struct tm_work_report *ret, GError **error)
+{
+    struct worker self = {.work = work};
+    self.mem_fd = tm_memory_open(work->pid);
+    self.report = mmap(NULL, sizeof(*self.report), PROT_READ | PROT_WRITE,
+                       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (self.report == MAP_FAILED || self.mem_fd < 0) {
+        int number = self.mem_fd < 0 ? -self.mem_fd : errno;
+        g_set_error(error, TM_ATTACH_ERROR,
+                    number == EACCES || number == EPERM ? TM_ATTACH_ERROR_CAPABILITY
+                                                        : TM_ATTACH_ERROR_DIED,
+                    "cannot open the memory of process %d: %s", (int)work->pid,
+                    g_strerror(number));
+        if (self.report != MAP_FAILED)
+            munmap(self.report, sizeof(*self.report));
+        return false;
+    }
+    self.deadline_ns = tm_tracee_now_ns() + work->search_ns;
+    bool started = true;
+    for (unsigned i = 0; i < MAX_WORKERS && started; i++) {
+        started = start_worker(&self, error);
+        if (self.report->result != TM_WORK_STUCK_THREAD || self.stuck_count == MAX_STUCK)
+            break;
+        self.stuck[self.stuck_count++] = self.report->tid;
+    }
+    if (started)
+        *ret = *self.report;
+    munmap(self.report, sizeof(*self.report));
+    close(self.mem_fd);
+    return started;
+}

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: MIT
+/* Finding the payload of an earlier attach in a process. Never stops it. */
+#include "inspect/payload.h"
+
+#include <fnmatch.h>
+#include <string.h>
+
+#include "format/boot.h"
+#include "inspect/error.h"
+#include "inspect/memory.h"
+#include "inspect/process.h"
+
+/* Only these can hold a payload; looking into every module of the process would cost too much. */
+static bool has_payload_name(const struct tm_module *module)
+{
+    const char *slash = strrchr(module->path, '/');
+    const char *name = slash != NULL ? slash + 1 : module->path;
+    return strstr(name, "memfd:" TM_MEMFD_PREFIX) != NULL || fnmatch("*tm-payload*", name, 0) == 0 ||
+           fnmatch("*pytracemalloc*", name, 0) == 0;
+}
+
+static void read_state(tm_modules *modules, struct tm_payload *ret)
+{
+    pid_t pid = modules->pid;
+    if (!tm_memory_read(pid, ret->state_addr, &ret->state, sizeof(ret->state), NULL) ||
+        ret->state.magic != TM_STATE_MAGIC || ret->state.version != TM_STATE_VERSION ||
+        ret->state.size_bytes != sizeof(struct tm_state))
+        return;
+    /* The payload writes getpid() of its own namespace; a forked child has its parent's. */
+    struct tm_process process;
+    ret->state_valid = true;
+    ret->inherited = tm_process_read(pid, &process, NULL) && ret->state.pid != process.ns_pid;
+}
+
+bool tm_inspect_find_payload(pid_t pid, tm_modules *modules, struct tm_payload *ret,
+                             GError **error)
+{
+    g_autoptr(tm_modules) own = NULL;
+    if (modules == NULL && (modules = own = tm_modules_read(pid, error)) == NULL)
+        return false;
+    struct tm_payload found = {0};
+    for (size_t i = 0; i < modules->count && !found.state_valid; i++) {
+        struct tm_module *module = &modules->items[i];
+        if (!has_payload_name(module))
+            continue;
+        bool exported =
+            tm_module_export_addr(modules, module, TM_STATE_SYMBOL, &found.state_addr);
+        found.mapped |= exported || strstr(module->path, "memfd:" TM_MEMFD_PREFIX) != NULL;
+        if (exported)
+            read_state(modules, &found);
+    }
+    *ret = found;
+    return true;
+}

@@ -150,18 +150,12 @@ static void append_frame(GString *out, const struct tm_model *model, guint32 id,
     g_string_append_printf(out, "    %s\n", text ? text : "(not found)");
 }
 
-static void append_traceback(GString *out, const TmSnapshot *snapshot, guint32 node,
-                             TmSource *source)
+void tm_blocks_append_traceback(GString *out, const struct tm_model *model, guint32 node,
+                                TmSource *source)
 {
-    const struct tms_file *file = &snapshot->file;
-
     g_string_append(out, "Traceback (most recent call first):\n");
-    for (; node; node = file->nodes[node].parent) {
-        guint32 site = file->nodes[node].site;
-        append_frame(out, snapshot->image.model,
-                     site < file->n_sites ? snapshot->image.site_map[site] : TM_MODEL_NO_SITE,
-                     source);
-    }
+    for (; node != TM_MODEL_EMPTY; node = tm_model_node(model, node)->parent)
+        append_frame(out, model, tm_model_node(model, node)->site, source);
 }
 
 static void append_block(GString *out, const TmSnapshot *snapshot, const Block *block,
@@ -176,7 +170,8 @@ static void append_block(GString *out, const TmSnapshot *snapshot, const Block *
     tm_text_append_styled(out, options->color, TM_STYLE_YELLOW,
                           tm_size_format((gint64)block->size_bytes, TM_SIZE_PLAIN, size));
     g_string_append_c(out, '\n');
-    append_traceback(out, snapshot, block->node, source);
+    tm_blocks_append_traceback(out, snapshot->image.model, snapshot->image.node_map[block->node],
+                               source);
 }
 
 static void append_biggest(GString *out, const TmSnapshot *snapshot, const Finder *found,
@@ -232,53 +227,82 @@ static TmTable *add_table(TmDocument *document)
                              "snapshot address size domain age type thread traceback");
 }
 
-static gboolean show(TmSession *session, const char *command, const TmOptions *options,
-                     guint64 address, GError **error)
+typedef struct {
+    TmSession *session;
+    const TmOptions *options;
+    guint64 address; /* 0: the biggest blocks */
+    TmSource *source;
+    TmTable *table;
+    GString *text;
+    guint n_found;
+} Show;
+
+static void append_one(Show *show, const TmSnapshot *snapshot, const Finder *found)
+{
+    g_autofree char *timestamp = tm_text_timestamp(snapshot->file.timestamp_ns);
+
+    tm_text_append_styled(show->text, show->options->color, TM_STYLE_BOLD, timestamp);
+    g_string_append(show->text, ", ");
+    if (found->blocks->len)
+        append_block(show->text, snapshot, &g_array_index(found->blocks, Block, 0), show->options,
+                     show->source);
+    else
+        g_string_append_printf(show->text, "memory block 0x%" PRIx64 ": (not found)\n",
+                               show->address);
+}
+
+static gboolean show_snapshot(Show *show, guint index, GError **error)
+{
+    TmSnapshot *snapshot = tm_session_get(show->session, index);
+    Finder found = {.image = &snapshot->image,
+                    .address = show->address,
+                    .limit = show->address ? 1 : (guint)show->options->number};
+    gboolean ok = find_blocks(snapshot, &found, error);
+
+    if (ok && !tm_image_map_nodes(&snapshot->image))
+        ok = tm_error_data(error, "not enough memory");
+    if (ok && show->options->output != TM_OUTPUT_TEXT) {
+        for (guint b = 0; b < found.blocks->len; b++)
+            add_block(show->table, index, snapshot, &g_array_index(found.blocks, Block, b));
+    } else if (ok && show->address) {
+        append_one(show, snapshot, &found);
+    } else if (ok) {
+        append_biggest(show->text, snapshot, &found, show->options, show->source);
+    }
+    show->n_found += found.blocks->len;
+    g_array_unref(found.blocks);
+    return ok;
+}
+
+static gboolean show_blocks(TmSession *session, const char *command, const TmOptions *options,
+                            guint64 address, GError **error)
 {
     g_autoptr(TmSource) source = tm_source_new(options->source_root);
     g_autoptr(TmDocument) document = tm_document_new(command);
     g_autoptr(GString) text = g_string_new(NULL);
-    TmTable *table = add_table(document);
-    gboolean ok = TRUE;
+    Show show = {session, options, address, source, add_table(document), text, 0};
 
-    for (guint i = 0; ok && i < session->snapshots->len; i++) {
-        TmSnapshot *snapshot = tm_session_get(session, i);
-        Finder found = {.image = &snapshot->image,
-                        .address = address,
-                        .limit = address ? 1 : (guint)options->number};
-
-        ok = find_blocks(snapshot, &found, error);
-        if (ok && address && found.blocks->len == 0)
-            ok = tm_error_data(error, "The snapshot %s has no memory block at 0x%" PRIx64,
-                               snapshot->path, address);
-        if (ok && options->output != TM_OUTPUT_TEXT) {
-            ok = tm_image_map_nodes(&snapshot->image) || tm_error_data(error, "not enough memory");
-            for (guint b = 0; ok && b < found.blocks->len; b++)
-                add_block(table, i, snapshot, &g_array_index(found.blocks, Block, b));
-        } else if (ok && address) {
-            g_autofree char *timestamp = tm_text_timestamp(snapshot->file.timestamp_ns);
-            tm_text_append_styled(text, options->color, TM_STYLE_BOLD, timestamp);
-            g_string_append(text, ", ");
-            append_block(text, snapshot, &g_array_index(found.blocks, Block, 0), options, source);
-        } else if (ok) {
-            append_biggest(text, snapshot, &found, options, source);
-        }
-        g_array_unref(found.blocks);
+    for (guint i = 0; i < session->snapshots->len; i++) {
+        if (!show_snapshot(&show, i, error))
+            return FALSE;
     }
-    if (ok && options->output != TM_OUTPUT_TEXT)
+    if (address && show.n_found == 0)
+        return tm_error_data(error, "The snapshot %s has no memory block at 0x%" PRIx64,
+                             tm_session_get(session, 0)->path, address);
+    if (options->output != TM_OUTPUT_TEXT)
         tm_output_document(document, options->output);
     fwrite(text->str, 1, text->len, stdout);
-    return ok;
+    return TRUE;
 }
 
 gboolean tm_blocks_show_one(TmSession *session, const char *command, const TmOptions *options,
                             GError **error)
 {
-    return show(session, command, options, options->block_address, error);
+    return show_blocks(session, command, options, options->block_address, error);
 }
 
 gboolean tm_blocks_show_biggest(TmSession *session, const char *command, const TmOptions *options,
                                 GError **error)
 {
-    return show(session, command, options, 0, error);
+    return show_blocks(session, command, options, 0, error);
 }

@@ -18,6 +18,14 @@ typedef struct {
 extern const TmCommand tm_cmd_show; /* the documented command line: no name */
 extern const TmCommand tm_cmd_top;
 extern const TmCommand tm_cmd_diff;
+extern const TmCommand tm_cmd_summary;
+extern const TmCommand tm_cmd_traceback;
+extern const TmCommand tm_cmd_block;
+extern const TmCommand tm_cmd_leaks;
+extern const TmCommand tm_cmd_timeline;
+extern const TmCommand tm_cmd_merge;
+extern const TmCommand tm_cmd_convert;
+extern const TmCommand tm_cmd_verify;
 
 /* Exit status that an error stands for. */
 static inline TmExit tm_exit_of(const GError *error)

@@ -55,6 +55,9 @@ static gboolean get_site(Loader *loader, TmValue file, TmValue line, guint32 *re
         return wrong(loader, "a file name is no string");
     if (tm_value_kind(line) != TM_VALUE_NONE && !tm_value_int(loader->pickle, line, &number))
         return wrong(loader, "a line number is no integer");
+    /* What tracemalloc calls a place that it does not know. */
+    if (number == 0 && name.n_bytes == 9 && memcmp(name.bytes, "<unknown>", 9) == 0)
+        name.n_bytes = 0;
     site.line = number < 1 || number > G_MAXINT32 ? 0 : (gint32)number;
     site.file = tm_builder_string(loader->builder, name);
     *ret = tm_builder_site(loader->builder, &site);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* tm-analyze traceback FILE...: the tracebacks that hold the most memory, with source lines. */
 #include <inttypes.h>
+#include <stdio.h>
 
 #include "analyzer/blocks.h"
 #include "analyzer/command.h"

@@ -58,7 +58,7 @@ def start_victim(tmp_path):
     def start(python, script, *args, **options):
         victim = Victim(python, script, args, tmp_path / ("victim%d" % len(started)), **options)
         started.append(victim)
-        victim.expect("ready")
+        victim.wait_for_ready()
         return victim
 
     yield start

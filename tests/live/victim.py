@@ -17,6 +17,9 @@ import time
 VICTIMS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "victims")
 BEATS = 64
 PATIENCE_SECONDS = 60.0
+# Signals 32 and 33 are the C library's own. It takes hold of 33 when a process makes its first
+# thread, and never lets go; tm-attach makes one.
+LIBC_SIGNALS = 1 << 31 | 1 << 32
 
 # What must be the same after an attach and a detach. `mapped` counts mappings that have a name or
 # can be executed; anonymous memory comes and goes with the program's own allocations.
@@ -65,6 +68,11 @@ def wait_until_blocked(pid):
     wait_until(settled, "process %d to block" % pid)
 
 
+def as_set(fact):
+    """A fact as a set, so that what differs can be named."""
+    return set(fact.items()) if isinstance(fact, dict) else set(fact)
+
+
 def capture(pid):
     """The Facts of a process."""
     threads, signals = set(), {}
@@ -73,7 +81,8 @@ def capture(pid):
             status = read_status(pid, int(name))
             threads.add(int(name))
             signals[int(name)] = tuple(
-                status[key] for key in ("SigBlk", "SigIgn", "SigCgt", "SigPnd", "ShdPnd"))
+                "%016x" % (int(status[key], 16) & ~LIBC_SIGNALS)
+                for key in ("SigBlk", "SigIgn", "SigCgt", "SigPnd", "ShdPnd"))
     fds = {}
     for name in os.listdir("/proc/%d/fd" % pid):
         with contextlib.suppress(FileNotFoundError):
@@ -122,8 +131,13 @@ class Victim:
             preexec_fn=prepare if limits else None)
         self.pid = self.process.pid
         self._unread = b""
+        self.threads = None
 
     # Talk
+
+    def wait_for_ready(self):
+        """The victim's first line says how many threads it has between commands."""
+        self.threads = int(self.expect("ready")[0])
 
     def read_line(self, seconds=PATIENCE_SECONDS):
         end = time.monotonic() + seconds
@@ -187,18 +201,22 @@ class Victim:
         assert self.process.poll() is None
 
     def facts(self):
+        """The Facts, once threads that the victim has joined are gone from the kernel's list too."""
+        wait_until(lambda: len(os.listdir("/proc/%d/task" % self.pid)) == self.threads,
+                   "the victim to have %d threads" % self.threads)
         return capture(self.pid)
 
     def assert_facts(self, before):
         """Threads, descriptors, mappings, signals and tracer are as in `before`. The agent's thread
         has left the process's list a moment after it answered, so wait for that."""
         def differences():
-            after = self.facts()
+            after = capture(self.pid)
             result = []
             for field in Facts._fields:
-                old, new = getattr(before, field), getattr(after, field)
+                old, new = as_set(getattr(before, field)), as_set(getattr(after, field))
                 if old != new:
-                    result.append("%s: before %r, after %r" % (field, old, new))
+                    result.append("%s: gone %s, new %s" % (field, sorted(old - new),
+                                                           sorted(new - old)))
             return result
         end = time.monotonic() + 10
         while differences() and time.monotonic() < end:

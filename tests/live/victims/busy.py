@@ -10,7 +10,7 @@ def compute(rounds):
     return total
 
 
-_victim.say("ready")
+_victim.say("ready", 1)
 while True:
     compute(2000)
     _victim.beat(0)

@@ -5,7 +5,7 @@ import time
 
 import _victim
 
-_victim.say("ready")
+_victim.say("ready", 1)
 while True:
     child = os.fork()
     if child == 0:

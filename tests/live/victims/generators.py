@@ -2,13 +2,15 @@
 """Leaks through a chain of calls: a generator, a method, a lambda and a C function that calls back."""
 import _victim
 
+PATTERN = b"x"  # not a literal below: the compiler would make one constant of the product
+
 
 class Store(object):
     def __init__(self):
         self.rows = {}
 
     def keep(self, key):
-        self.rows[key] = b"x" * 1500  # LEAK-METHOD
+        self.rows[key] = PATTERN * 1500  # LEAK-METHOD
 
 
 def produce(store, count):
@@ -22,7 +24,7 @@ def through_c(store, count):
 
 
 stores = []
-_victim.say("ready")
+_victim.say("ready", 1)
 while True:
     words = _victim.read_command()
     if words[0] == "chain":

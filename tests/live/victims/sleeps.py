@@ -4,7 +4,7 @@ import time
 
 import _victim
 
-_victim.say("ready")
+_victim.say("ready", 1)
 while True:
     time.sleep(0.02)
     _victim.beat(0)

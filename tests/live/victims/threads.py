@@ -22,7 +22,7 @@ for number in range(1, 7):
     worker = threading.Thread(target=churn, args=(number,))
     worker.daemon = True
     worker.start()
-_victim.say("ready")
+_victim.say("ready", 7)
 while True:
     command = _victim.read_command()
     if command[0] == "quit":

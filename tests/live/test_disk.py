@@ -117,8 +117,8 @@ def test_read_only_disk(python, start_victim, disk):
 
 
 def test_file_size_limit(python, start_victim, tmp_path):
-    """The same without a mount: the victim may not write more than 4 KiB to a file."""
-    victim = start_victim(python, "threads.py", limits={resource.RLIMIT_FSIZE: 4096})
+    """The same without a mount: the victim may not write more than 512 bytes to a file."""
+    victim = start_victim(python, "threads.py", limits={resource.RLIMIT_FSIZE: 512})
     must(tm_attach(victim.pid, cwd=tmp_path))
     before = sorted(os.listdir(str(tmp_path)))
     assert_fails(tm_attach("--snapshot", victim.pid, cwd=tmp_path), os.strerror(27))

@@ -76,7 +76,7 @@ def attach_as_nobody(folder, pid):
 
 def test_no_such_process():
     pid = unused_pid()
-    assert_one_line(tm_attach(pid), str(pid), "no such process")
+    assert_one_line(tm_attach(pid), str(pid), "process")
 
 
 def test_not_python(not_python):
@@ -86,7 +86,7 @@ def test_not_python(not_python):
 def test_other_users(any_python, start_victim, public_tools):
     victim = start_victim(any_python, "reads.py")
     result = refused(victim.pid, lambda: attach_as_nobody(public_tools, victim.pid))
-    assert_one_line(result, str(victim.pid), "permi")
+    assert_one_line(result, str(victim.pid), "user")
     victim.assert_advances()
 
 
@@ -104,7 +104,7 @@ def test_verbs_without_attach(verb, any_python, start_victim):
     victim = start_victim(any_python, "reads.py")
     result = refused(victim.pid, lambda: tm_attach(verb, victim.pid))
     assert_one_line(result, str(victim.pid))
-    assert_one_line(tm_attach(verb, unused_pid()), "no such process")
+    assert_one_line(tm_attach(verb, unused_pid()), "process")
 
 
 def test_usage():

@@ -46,6 +46,7 @@ def order(item):
 
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # head and body are two writes; the client waits for both
 
     def do_GET(self):
         _, verb, argument = (self.path.split("/") + ["", ""])[:3]

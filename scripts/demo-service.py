@@ -13,6 +13,7 @@ import collections
 import http.client
 import http.server
 import json
+import signal
 import sys
 import time
 
@@ -74,7 +75,9 @@ def load(port, seconds):
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     verbs = ("search", "render", "order")
     answered = 0
-    while time.monotonic() < end:
+    stopping = []
+    signal.signal(signal.SIGTERM, lambda *_: stopping.append(True))  # after the request under way
+    while not stopping and time.monotonic() < end:
         connection.request("GET", "/%s/thing%d" % (verbs[answered % 3], answered % 500))
         response = connection.getresponse()
         response.read()

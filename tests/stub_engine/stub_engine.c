@@ -166,12 +166,12 @@ void tm_stub_move_memory(uint64_t traced_bytes)
     tm_stub.totals.traced_bytes = traced_bytes;
     if (traced_bytes > tm_stub.totals.peak_bytes)
         tm_stub.totals.peak_bytes = traced_bytes;
+    int fd = tm_stub.window_fd;
+    bool outside = fd >= 0 && (traced_bytes <= tm_stub.window_low_bytes ||
+                               traced_bytes >= tm_stub.window_high_bytes);
     tm_stub_fence();
-    if (tm_stub.window_fd >= 0 &&
-        (traced_bytes <= tm_stub.window_low_bytes || traced_bytes >= tm_stub.window_high_bytes)) {
-        if (write(tm_stub.window_fd, &one, sizeof(one)) < 0)
-            perror("eventfd");
-    }
+    if (outside && write(fd, &one, sizeof(one)) < 0)
+        perror("eventfd");
 }
 
 int tm_snapshot_write(int fd, const struct tm_snapshot_options *options,

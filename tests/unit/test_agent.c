@@ -351,7 +351,7 @@ static void test_channel_closed_by_program(fixture *f, gconstpointer data)
     uint64_t inode = __atomic_load_n(&tm_state_export.control_inode, __ATOMIC_ACQUIRE);
     close(control_fd());
     ask(f, TM_MSG_STATUS); /* the next turn of the loop finds out; a new channel is made */
-    g_assert_cmpint(tm_msg_send(f->sock, &f->request, -1), ==, 0);
+    tm_msg_send(f->sock, &f->request, -1);
     int fd;
     while (tm_msg_recv(f->sock, &f->answer, &fd, 5000) == 0)
         ;

@@ -25,8 +25,10 @@ extern struct tm_state tm_state_export;
 
 void tm_agent_publish_channel(struct tm_agent *agent)
 {
-    tm_state_export.control_fd = agent->channel.client_end.fd;
-    tm_state_export.control_inode = agent->channel.client_end.inode;
+    __atomic_store_n(&tm_state_export.control_fd, agent->channel.client_end.fd, __ATOMIC_RELEASE);
+    /* The inode last: who waits for it to change finds the number that goes with it. */
+    __atomic_store_n(&tm_state_export.control_inode, agent->channel.client_end.inode,
+                     __ATOMIC_RELEASE);
 }
 
 static int open_window(struct tm_agent *agent)

@@ -51,11 +51,6 @@ static bool expand(const struct tm_output *output, uint64_t counter, char *ret, 
     return tm_template_expand(output->template, &values, ret, ret_bytes);
 }
 
-bool tm_output_next_name(const struct tm_output *output, char *ret, size_t ret_bytes)
-{
-    return expand(output, output->counter + 1, ret, ret_bytes);
-}
-
 /* "a/b.tms" -> "a/.b.tms.PID.tmp": beside the file, out of the way of a glob, and of a length
  * that file systems take. */
 static bool temp_name(const char *path, char *ret, size_t ret_bytes)
@@ -166,6 +161,21 @@ static int try_draft(int dir, const char *path, bool anonymous)
     }
     draft_drop(&draft, dir);
     return status;
+}
+
+bool tm_output_next_name(const struct tm_output *output, char *ret, size_t ret_bytes)
+{
+    int dir = directory_of(output);
+    struct stat st;
+
+    for (int i = 1; i <= NAMES_TO_TRY; i++) {
+        if (!expand(output, output->counter + (uint64_t)i, ret, ret_bytes))
+            return false;
+        if (dir == -EBADF || !tm_template_has(output->template, "$counter") ||
+            tm_sys_fstatat(dir, ret, &st) < 0)
+            return true;
+    }
+    return true;
 }
 
 static bool has_running_name(const char *template)

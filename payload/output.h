@@ -46,5 +46,5 @@ int tm_output_configure(struct tm_output *output, const struct tm_options *optio
 /* Writes one snapshot under the next name. 0 or -errno with ret->message. */
 int tm_output_write(struct tm_output *output, const struct tm_snapshot_options *options,
                     struct tm_output_result *ret);
-/* The name that a snapshot would get now. */
+/* The name that a snapshot would get now: taken ones are skipped, as the write will do. */
 bool tm_output_next_name(const struct tm_output *output, char *ret, size_t ret_bytes);

@@ -28,6 +28,13 @@ struct tm_state tm_state_export = {
 struct tm_pyapi tm_py;
 struct tm_stub_engine tm_stub;
 
+void tm_stub_fence(void)
+{
+    static _Atomic unsigned fence;
+
+    fence++;
+}
+
 static int always(void)
 {
     return 1;
@@ -48,6 +55,7 @@ static int ensure(void)
 
 static void release(int state)
 {
+    tm_stub_fence();
     (void)state;
     tm_stub.gil_dropped++;
 }
@@ -78,6 +86,7 @@ bool tm_pyapi_load(char *message, size_t message_bytes)
 
 int tm_tracer_setup(const struct tm_layout *dwarf, char *message, size_t message_bytes)
 {
+    tm_stub_fence();
     (void)dwarf;
     if (tm_stub.setup_status)
         snprintf(message, message_bytes, "the layouts do not fit");
@@ -86,18 +95,22 @@ int tm_tracer_setup(const struct tm_layout *dwarf, char *message, size_t message
 
 int tm_tracer_enable(const struct tm_tracer_options *options, char *message, size_t message_bytes)
 {
+    tm_stub_fence();
     if (tm_stub.enable_status) {
         snprintf(message, message_bytes, "no memory for the store");
         return tm_stub.enable_status;
     }
     tm_stub.traceback_limit = options->traceback_limit;
     tm_stub.enabled = true;
+    tm_stub_fence();
     return 0;
 }
 
 enum tm_unhook tm_tracer_disable(void)
 {
+    tm_stub_fence();
     tm_stub.enabled = false;
+    tm_stub_fence();
     return tm_stub.inert ? TM_UNHOOK_INERT : TM_UNHOOK_RESTORED;
 }
 
@@ -109,12 +122,18 @@ bool tm_tracer_quiesce(int timeout_ms)
 
 bool tm_tracer_is_enabled(void)
 {
-    return tm_stub.enabled;
+    tm_stub_fence();
+    bool result = tm_stub.enabled;
+    tm_stub_fence();
+    return result;
 }
 
 uint32_t tm_tracer_traceback_limit(void)
 {
-    return tm_stub.traceback_limit;
+    tm_stub_fence();
+    uint32_t result = tm_stub.traceback_limit;
+    tm_stub_fence();
+    return result;
 }
 
 const char *tm_tracer_layout_source(void)
@@ -124,33 +143,41 @@ const char *tm_tracer_layout_source(void)
 
 struct tm_totals tm_tracer_totals(void)
 {
-    return tm_stub.totals;
+    tm_stub_fence();
+    struct tm_totals result = tm_stub.totals;
+    tm_stub_fence();
+    return result;
 }
 
 void tm_tracer_set_window(int eventfd, uint64_t low_bytes, uint64_t high_bytes)
 {
+    tm_stub_fence();
     tm_stub.window_low_bytes = low_bytes;
     tm_stub.window_high_bytes = high_bytes;
     tm_stub.window_fd = eventfd;
+    tm_stub_fence();
 }
 
 void tm_stub_move_memory(uint64_t traced_bytes)
 {
     uint64_t one = 1;
 
+    tm_stub_fence();
     tm_stub.totals.traced_bytes = traced_bytes;
     if (traced_bytes > tm_stub.totals.peak_bytes)
         tm_stub.totals.peak_bytes = traced_bytes;
-    if (tm_stub.window_fd >= 0 &&
-        (traced_bytes <= tm_stub.window_low_bytes || traced_bytes >= tm_stub.window_high_bytes)) {
-        if (write(tm_stub.window_fd, &one, sizeof(one)) < 0)
-            perror("eventfd");
-    }
+    int fd = tm_stub.window_fd;
+    bool outside = fd >= 0 && (traced_bytes <= tm_stub.window_low_bytes ||
+                               traced_bytes >= tm_stub.window_high_bytes);
+    tm_stub_fence();
+    if (outside && write(fd, &one, sizeof(one)) < 0)
+        perror("eventfd");
 }
 
 int tm_snapshot_write(int fd, const struct tm_snapshot_options *options,
                       struct tm_snapshot_result *ret)
 {
+    tm_stub_fence();
     char text[128];
 
     if (tm_stub.snapshot_status) {

@@ -11,7 +11,7 @@ struct tm_stub_engine {
     bool no_python, finalizing, inert, enabled;
     int setup_status, enable_status, snapshot_status;
     unsigned gil_wait_ms;
-    unsigned gil_taken, gil_dropped;
+    _Atomic unsigned gil_taken, gil_dropped;
     uint32_t traceback_limit;
     struct tm_totals totals;
     int window_fd;
@@ -19,6 +19,10 @@ struct tm_stub_engine {
 };
 
 extern struct tm_stub_engine tm_stub;
+
+/* What one thread did before is seen by the other after: the sockets between test and agent do
+ * that in truth, but a thread sanitizer does not follow descriptors that travel. */
+void tm_stub_fence(void);
 
 /* As if the program's allocations had brought the total there: wakes the agent by the window. */
 void tm_stub_move_memory(uint64_t traced_bytes);

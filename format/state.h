@@ -136,5 +136,7 @@ struct tm_state {
     uint32_t reserved0;
     uint64_t control_inode; /* st_ino of control_fd: the number may stand for a descriptor of the
                                program's, if that closed ours */
-    uint64_t reserved[15];
+    _Atomic int64_t shared_peak_bytes; /* the peak is the greater of the two, and at least what is
+                                          traced now */
+    uint64_t reserved[14];
 };

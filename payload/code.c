@@ -57,9 +57,16 @@ static size_t decode_text(uint64_t str, int shift, char *buf, size_t buf_bytes)
     size_t length = tm_frames_load(str + (uint32_t)tm_layout.ascii_length);
     uint32_t state = *(const uint32_t *)(str + (uint32_t)tm_layout.ascii_state) >> shift;
     uint32_t kind = state & 7, compact = state >> 3 & 1, ascii = state >> 4 & 1;
-    if (compact == 0 || (kind != 1 && kind != 2 && kind != 4) || (ascii && kind != 1))
+    if ((kind != 1 && kind != 2 && kind != 4) || (ascii && kind != 1))
         return SIZE_MAX;
-    const char *data = (const char *)str + (ascii ? tm_layout.ascii_size : tm_layout.compact_size);
+    const char *data =
+        (const char *)str + (ascii && compact ? tm_layout.ascii_size : tm_layout.compact_size);
+    if (!compact) {
+        /* An instance of a subclass: a pointer to the text follows (PyUnicodeObject.data). */
+        data = (const char *)tm_frames_load((uint64_t)data);
+        if (data == NULL)
+            return SIZE_MAX;
+    }
     if (ascii) {
         size_t n_bytes = length < buf_bytes ? length : buf_bytes;
         memcpy(buf, data, n_bytes);

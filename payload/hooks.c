@@ -34,12 +34,33 @@ bool tm_hooks_setup(void)
     int saved_errno = errno;
     void *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     bool ok = page != MAP_FAILED && madvise(page, 4096, MADV_WIPEONFORK) == 0;
-    if (ok)
+    if (ok) {
         tm_live = page;
-    else if (page != MAP_FAILED)
+        tm_live->known = 1;
+    } else if (page != MAP_FAILED)
         munmap(page, 4096);
     errno = saved_errno;
     return ok;
+}
+
+void tm_hooks_done(void)
+{
+    struct tm_live *page = tm_live;
+    tm_live = &no_live;
+    if (page != &no_live)
+        munmap(page, 4096);
+}
+
+bool tm_hooks_forked(void)
+{
+    return tm_live != &no_live && tm_live->known == 0;
+}
+
+void tm_hooks_adopt(void)
+{
+    tm_hooks_shared_forget_threads();
+    atomic_store(&tm_hooks_probe_thread, 0);
+    tm_live->known = 1;
 }
 
 /* Which of our hooks an allocation from the top passes through: a bit by domain. */
@@ -82,7 +103,12 @@ void tm_hooks_install(void)
     for (int domain = 0; domain < TM_PY_DOMAINS; domain++) {
         if (reachable & 1u << domain)
             continue;
-        tm_py.PyMem_GetAllocator(domain, &tm_hooks_below[domain]);
+        struct tm_py_allocator now;
+        tm_py.PyMem_GetAllocator(domain, &now);
+        /* A thread of the raw domain may still be inside our old hook: it must not read half. */
+        if (!same_functions(&now, &tm_hooks_below[domain]) ||
+            now.ctx != tm_hooks_below[domain].ctx)
+            tm_hooks_below[domain] = now;
         ours[domain] = domain == TM_PY_DOMAIN_RAW ? tm_hooks_raw : *tm_hooks_gil((uint32_t)domain);
         ours[domain].ctx = tm_hooks_below[domain].ctx;
         tm_py.PyMem_SetAllocator(domain, &ours[domain]);
@@ -112,15 +138,27 @@ static void set_mode(uintptr_t mode)
     atomic_store(&tm_live->word, mode);
 }
 
+/* Hooks that could not be taken out of another tool's chain stay, and may have been made for a
+ * session of another kind: their fast half does not sample, or samples. */
+static bool hooks_fit(void)
+{
+    for (int domain = TM_PY_DOMAIN_MEM; domain < TM_PY_DOMAINS; domain++)
+        if (!same_functions(&ours[domain], tm_hooks_gil((uint32_t)domain)))
+            return false;
+    return true;
+}
+
 void tm_hooks_choose_half(void)
 {
     if (atomic_load(&tm_live->mode) != TM_WORD_OFF)
-        set_mode(tm_store.snapshot_active || tm_filter_any() ? TM_WORD_SLOW : TM_WORD_FAST);
+        set_mode(tm_store.snapshot_active || tm_filter_any() || !hooks_fit() ? TM_WORD_SLOW
+                                                                             : TM_WORD_FAST);
 }
 
 void tm_hooks_start(void)
 {
-    set_mode(TM_WORD_FAST);
+    tm_hooks_session++;
+    atomic_store(&tm_live->mode, TM_WORD_SLOW);
     tm_hooks_choose_half();
 }
 

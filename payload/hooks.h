@@ -21,6 +21,7 @@
 struct tm_live {
     _Atomic uintptr_t word; /* see payload/hooks_lane.h */
     _Atomic uintptr_t mode; /* what `word` is while no hook is at work */
+    uint32_t known;         /* 1; 0: this process was forked since */
 };
 extern struct tm_live *tm_live;
 
@@ -28,6 +29,8 @@ extern struct tm_live *tm_live;
 
 /* Prepares what hooks read. False where memory is short. Idempotent. */
 bool tm_hooks_setup(void);
+/* Gives up what setup took; no thread can be in a hook. */
+void tm_hooks_done(void);
 /* Puts our hooks on top where they cannot be reached from the top already. The store must be up. */
 void tm_hooks_install(void);
 /* Takes them out where all that are in place are topmost. */
@@ -42,5 +45,13 @@ void tm_hooks_stop(void);
 /* Chooses between the fast and the slow half: after a snapshot began or ended, or filters changed.
  */
 void tm_hooks_choose_half(void);
+/* What this thread allocates until the end is our own work and is not traced. Nothing may wait in
+ * between but for the GIL. end takes what begin gave. */
+int tm_hooks_own_begin(void);
+void tm_hooks_own_end(int slot);
+/* True in a child that was forked since tm_hooks_setup or _adopt. */
+bool tm_hooks_forked(void);
+/* In such a child: forgets the parent's threads. */
+void tm_hooks_adopt(void);
 /* Threads that are inside a hook now, GIL lane not counted. */
 int tm_hooks_inside(void);

@@ -55,6 +55,11 @@ void tm_hooks_shared_free(uint32_t domain, void *block);
 int tm_hooks_shared_inside(void);
 int tm_hooks_shared_recording(void);
 
+/* A forked child has none of these threads. */
+void tm_hooks_shared_forget_threads(void);
+/* Counts the sessions of tracing; changes while nobody records. */
+extern uint32_t tm_hooks_session;
+
 extern const struct tm_py_allocator tm_hooks_raw;
 /* The mem or obj hooks that fit the layout in force. ctx is filled in at installation. */
 const struct tm_py_allocator *tm_hooks_gil(uint32_t domain);

@@ -5,7 +5,6 @@
  * which is never held while the allocator below runs.
  */
 #include <pthread.h>
-#include <sched.h>
 
 #include "payload/hooks_lane.h"
 #include "payload/sample.h"
@@ -16,6 +15,8 @@ enum { NESTED_SLOTS = 64 };
 static _Atomic uintptr_t nested[NESTED_SLOTS];
 static _Atomic int nested_used;
 static _Atomic int inside, recording;
+
+uint32_t tm_hooks_session;
 
 int tm_hooks_shared_inside(void)
 {
@@ -39,22 +40,45 @@ bool tm_hooks_is_nested(uintptr_t self)
     return false;
 }
 
+/* -1: all slots are taken. Waiting for one could be for ever: an allocator below may wait for the
+ * GIL (tracemalloc's raw one does) that this thread holds. Without a slot a nested allocation is
+ * recorded and then replaced by the outer one at the same address: the totals stay exact. */
 static int nested_enter(uintptr_t self)
 {
-    atomic_fetch_add(&inside, 1);
+    unsigned start = (unsigned)(self >> 12);
     atomic_fetch_add(&nested_used, 1);
-    for (int i = (int)(self >> 12);; i++) {
+    for (unsigned i = start; i < start + NESTED_SLOTS; i++) {
         uintptr_t nobody = 0;
         if (atomic_compare_exchange_strong(&nested[i & (NESTED_SLOTS - 1)], &nobody, self))
-            return i & (NESTED_SLOTS - 1);
-        sched_yield();
+            return (int)(i & (NESTED_SLOTS - 1));
     }
+    return -1;
 }
 
 static void nested_leave(int slot)
 {
-    atomic_store(&nested[slot], 0);
+    if (slot >= 0)
+        atomic_store(&nested[slot], 0);
     atomic_fetch_sub(&nested_used, 1);
+}
+
+int tm_hooks_own_begin(void)
+{
+    return nested_enter(tm_tstate_thread_pointer());
+}
+
+void tm_hooks_own_end(int slot)
+{
+    nested_leave(slot);
+}
+
+void tm_hooks_shared_forget_threads(void)
+{
+    for (int i = 0; i < NESTED_SLOTS; i++)
+        atomic_store(&nested[i], 0);
+    atomic_store(&nested_used, 0);
+    atomic_store(&inside, 0);
+    atomic_store(&recording, 0);
 }
 
 /* The tstate of a thread that may or may not hold a GIL. Up to 3.11 the current tstate is
@@ -104,26 +128,43 @@ static void record(uint32_t domain, void *block, size_t size)
     end();
 }
 
-static struct tm_taken take(void *block)
+static void forget(void *block)
 {
-    struct tm_taken taken = {0, 0};
-    if (block != NULL && begin()) {
-        taken = tm_store_take(TM_LANE_SHARED, (uint64_t)block);
+    if (begin()) {
+        tm_store_forget(TM_LANE_SHARED, (uint64_t)block);
         end();
     }
-    return taken;
 }
 
-static void unaccount(struct tm_taken taken)
+/* A block on its way through realloc. Tracing may be switched off and on again meanwhile: then what
+ * was lifted belongs to a store that is gone. */
+struct lifted {
+    struct tm_taken taken;
+    uint32_t session;
+};
+
+static struct lifted lift(void *block)
 {
-    if (taken.entry != 0 && begin()) {
-        tm_store_unaccount(TM_LANE_SHARED, taken);
+    struct lifted lifted = {{0, 0}, 0};
+    if (block != NULL && begin()) {
+        lifted = (struct lifted){tm_store_lift(TM_LANE_SHARED, (uint64_t)block), tm_hooks_session};
+        end();
+    }
+    return lifted;
+}
+
+static void drop_back(void *block, struct lifted lifted)
+{
+    if (lifted.taken.entry != 0 && begin()) {
+        if (lifted.session == tm_hooks_session)
+            tm_store_drop_back(TM_LANE_SHARED, (uint64_t)block, lifted.taken);
         end();
     }
 }
 
 void *tm_hooks_shared_malloc(uint32_t domain, uintptr_t self, size_t size)
 {
+    atomic_fetch_add(&inside, 1);
     int slot = nested_enter(self);
     void *block = tm_hooks_below[domain].malloc(tm_hooks_below[domain].ctx, size);
     nested_leave(slot);
@@ -135,6 +176,7 @@ void *tm_hooks_shared_malloc(uint32_t domain, uintptr_t self, size_t size)
 
 void *tm_hooks_shared_calloc(uint32_t domain, uintptr_t self, size_t n, size_t size)
 {
+    atomic_fetch_add(&inside, 1);
     int slot = nested_enter(self);
     void *block = tm_hooks_below[domain].calloc(tm_hooks_below[domain].ctx, n, size);
     nested_leave(slot);
@@ -146,17 +188,15 @@ void *tm_hooks_shared_calloc(uint32_t domain, uintptr_t self, size_t n, size_t s
 
 void *tm_hooks_shared_realloc(uint32_t domain, uintptr_t self, void *old, size_t size)
 {
+    atomic_fetch_add(&inside, 1);
+    struct lifted lifted = lift(old);
     int slot = nested_enter(self);
-    struct tm_taken taken = take(old);
     void *block = tm_hooks_below[domain].realloc(tm_hooks_below[domain].ctx, old, size);
     nested_leave(slot);
-    if (block != NULL) {
-        unaccount(taken);
+    if (block != NULL)
         record(domain, block, size);
-    } else if (taken.entry != 0 && begin()) {
-        tm_store_put_back((uint64_t)old, taken);
-        end();
-    }
+    else
+        drop_back(old, lifted);
     atomic_fetch_sub(&inside, 1);
     return block;
 }
@@ -164,7 +204,7 @@ void *tm_hooks_shared_realloc(uint32_t domain, uintptr_t self, void *old, size_t
 void tm_hooks_shared_free(uint32_t domain, void *block)
 {
     atomic_fetch_add(&inside, 1);
-    unaccount(take(block));
+    forget(block);
     tm_hooks_below[domain].free(tm_hooks_below[domain].ctx, block);
     atomic_fetch_sub(&inside, 1);
 }

@@ -76,6 +76,18 @@ void tm_intern_abandon(void)
     tm_intern_node_counters = (struct tm_vec){0};
 }
 
+uint64_t tm_intern_free_bytes(void)
+{
+    const struct tm_index *indexes[] = {&string_index, &site_index, &node_index};
+    pthread_mutex_lock(&tm_intern_lock);
+    uint64_t free_bytes = arenas ? arenas->total_bytes - arenas->used_bytes : 0;
+    for (size_t i = 0; i < sizeof(indexes) / sizeof(indexes[0]); i++)
+        free_bytes += (uint64_t)(indexes[i]->capacity - indexes[i]->used) *
+                      sizeof(struct tm_index_slot);
+    pthread_mutex_unlock(&tm_intern_lock);
+    return free_bytes;
+}
+
 static char *arena_alloc(uint32_t n_bytes)
 {
     if (arenas == NULL || arenas->total_bytes - arenas->used_bytes < n_bytes) {

@@ -24,6 +24,9 @@ void tm_intern_done(void);
 /* In a forked child: the memory was not inherited; forget it without unmapping. */
 void tm_intern_abandon(void);
 
+/* Bytes of the tables and arenas that hold nothing yet. */
+uint64_t tm_intern_free_bytes(void);
+
 /* Each returns the id, or TM_NONE where memory is short. */
 uint32_t tm_intern_string_locked(const char *bytes, uint32_t n_bytes);
 uint32_t tm_intern_site_locked(const struct tm_site *site);

@@ -97,7 +97,7 @@ bool tm_layout_choose(const struct tm_layout *dwarf, char *message, size_t messa
 
 /* ---- the check ---- */
 
-enum { CHECK_FRAMES = 100, CHECK_THREADS = 256 };
+enum { CHECK_FRAMES = 100, CHECK_THREADS = 256, CHECK_ATTEMPTS = 5 };
 
 static long attr_long(tm_py_object *object, const char *name)
 {
@@ -163,37 +163,65 @@ static bool check_stack(uint64_t tstate, tm_py_object *top)
     return same;
 }
 
+struct check {
+    int thread_states; /* with the thread id that is looked for, under this GIL */
+    bool same;         /* one of them has these frames */
+    bool broken;       /* a thread state does not even know its interpreter */
+};
+
+/* A thread that is in several interpreters has a thread state in each, and the C API tells the
+ * frames of one of them. */
+static void check_thread(struct check *check, void *interp, unsigned long thread_id,
+                         tm_py_object *top)
+{
+    tm_py_tstate *tstate = tm_py.PyInterpreterState_ThreadHead(interp);
+    for (; tstate != NULL && !check->same; tstate = tm_py.PyThreadState_Next(tstate)) {
+        uint64_t addr = (uint64_t)tstate;
+        if (tm_frames_load(addr + (uint32_t)tm_layout.tstate_interp) != (uint64_t)interp)
+            check->broken = true;
+        if (tm_frames_load(addr + (uint32_t)tm_layout.tstate_thread_id) != thread_id)
+            continue;
+        check->thread_states++;
+        check->same = check_stack(addr, top);
+    }
+}
+
+static bool check_once(tm_py_object *frames)
+{
+    /* From 3.12 on other interpreters may have a GIL of their own: their threads are moving. */
+    bool main_only = tm_py.version_hex >= 0x030c0000 && tm_py.PyInterpreterState_Main != NULL;
+    long position = 0;
+    tm_py_object *key, *value;
+    for (int n = 0; n < CHECK_THREADS && tm_py.PyDict_Next(frames, &position, &key, &value); n++) {
+        unsigned long thread_id = tm_py.PyLong_AsUnsignedLong(key);
+        struct check check = {0, false, false};
+        if (main_only)
+            check_thread(&check, tm_py.PyInterpreterState_Main(), thread_id, value);
+        else
+            for (void *interp = tm_py.PyInterpreterState_Head(); interp != NULL;
+                 interp = tm_py.PyInterpreterState_Next(interp))
+                check_thread(&check, interp, thread_id, value);
+        if (check.broken || (!check.same && (check.thread_states != 0 || !main_only)))
+            return false;
+    }
+    return true;
+}
+
 bool tm_layout_check(char *message, size_t message_bytes)
 {
-    tm_py_object *frames = tm_py.PyThread_CurrentFrames();
-    if (frames == NULL) {
-        tm_py.PyErr_Clear();
-        snprintf(message, message_bytes, "Python does not tell its threads' frames");
-        return false;
-    }
-    bool same = true;
-    int checked = 0;
-    for (void *interp = tm_py.PyInterpreterState_Head(); interp != NULL && same;
-         interp = tm_py.PyInterpreterState_Next(interp)) {
-        tm_py_tstate *tstate = tm_py.PyInterpreterState_ThreadHead(interp);
-        for (; tstate != NULL && same; tstate = tm_py.PyThreadState_Next(tstate)) {
-            unsigned long thread_id =
-                tm_frames_load((uint64_t)tstate + (uint32_t)tm_layout.tstate_thread_id);
-            long position = 0;
-            tm_py_object *key, *value;
-            if (tm_frames_load((uint64_t)tstate + (uint32_t)tm_layout.tstate_interp) !=
-                (uint64_t)interp)
-                same = false;
-            while (same && checked < CHECK_THREADS &&
-                   tm_py.PyDict_Next(frames, &position, &key, &value)) {
-                if (tm_py.PyLong_AsUnsignedLong(key) != thread_id)
-                    continue;
-                same = check_stack((uint64_t)tstate, value);
-                checked++;
-            }
+    bool same = false;
+    /* Asking for frames makes objects, and up to 3.11 that may run the garbage collector, finalizers
+     * and so other threads: a difference counts when it stays. */
+    for (int attempt = 0; attempt < CHECK_ATTEMPTS && !same; attempt++) {
+        tm_py_object *frames = tm_py.PyThread_CurrentFrames();
+        if (frames == NULL) {
+            tm_py.PyErr_Clear();
+            snprintf(message, message_bytes, "Python does not tell its threads' frames");
+            return false;
         }
+        same = check_once(frames);
+        tm_py.Py_DecRef(frames);
     }
-    tm_py.Py_DecRef(frames);
     if (!same)
         snprintf(message, message_bytes,
                  "the %s frame layout does not fit this Python %s (its threads' frames read "

@@ -7,6 +7,7 @@
  */
 #pragma once
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -17,6 +18,7 @@ struct tm_shadow {
     uint64_t **l1;          /* TM_L1_ENTRIES */
     uint32_t granule_shift; /* 4, or 3 where blocks are aligned to 8 bytes only */
     uint32_t chunk_entries;
+    _Atomic uint32_t chunks_made;
 };
 
 extern struct tm_shadow tm_shadow;
@@ -54,6 +56,22 @@ static inline uint64_t *tm_shadow_find(uint64_t addr)
 /* Calls visit(chunk's first address, its entries) for every chunk, ascending by address. */
 typedef void tm_shadow_visit(void *data, uint64_t base_addr, uint64_t *entries);
 void tm_shadow_walk(tm_shadow_visit *visit, void *data);
+
+/* How much of it is in memory. Any thread; the map must not be done away with meanwhile. */
+size_t tm_shadow_resident_bytes(void);
+
+/* Gives pages back on which no entry is left, a few at a time so that the pauses are short: find
+ * looks without any lock, do discards what is still empty while both lanes stand still. */
+#define TM_SHADOW_TRIM_MAX 128
+struct tm_shadow_trim {
+    uint64_t next_base; /* 0 at first: where the next find goes on */
+    uint32_t n;
+    uint64_t *pages[TM_SHADOW_TRIM_MAX];
+};
+/* False: nothing more to be found. */
+bool tm_shadow_trim_find(struct tm_shadow_trim *trim);
+/* Returns the bytes that it gave back. */
+size_t tm_shadow_trim_do(struct tm_shadow_trim *trim);
 
 /* The fields of an entry. */
 static inline uint32_t tm_entry_size(uint64_t entry)

@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #include "format/tms_writer.h"
+#include "payload/gil.h"
 #include "payload/hooks.h"
 #include "payload/mem.h"
 #include "payload/pyapi.h"
@@ -38,6 +39,7 @@ struct chunk_seen {
 struct late {
     uint64_t addr;
     uint64_t entry;
+    uint64_t size_bytes;
 };
 
 struct snapshot {
@@ -57,6 +59,9 @@ struct snapshot {
     bool short_of_memory;
 };
 
+/* Outermost: taken without the GIL. The store has room for one snapshot at a time. */
+static pthread_mutex_t snapshot_lock = PTHREAD_MUTEX_INITIALIZER;
+
 static uint64_t now_ns(clockid_t clock)
 {
     struct timespec now;
@@ -72,13 +77,6 @@ static int fail(struct tm_snapshot_result *result, int error, const char *messag
 
 /* ---- the first moment ---- */
 
-static void count_chunk(void *data, uint64_t base_addr, uint64_t *entries)
-{
-    (void)base_addr;
-    (void)entries;
-    ++*(uint32_t *)data;
-}
-
 static size_t bits_bytes(void)
 {
     return tm_shadow.chunk_entries / 8;
@@ -86,30 +84,25 @@ static size_t bits_bytes(void)
 
 static bool snapshot_alloc(struct snapshot *s)
 {
-    s->writer = tm_mem_map(sizeof(*s->writer));
-    uint32_t chunks = 0;
-    if (s->options->with_traces)
-        tm_shadow_walk(count_chunk, &chunks);
-    s->chunk_capacity = chunks;
-    s->chunks = tm_mem_map((chunks + 1) * sizeof(*s->chunks));
-    return s->writer != NULL && s->chunks != NULL;
+    s->writer = tm_mem_map_sparse(sizeof(*s->writer));
+    return s->writer != NULL;
 }
 
 static void snapshot_free(struct snapshot *s)
 {
     for (uint32_t i = 0; i < s->n_chunks; i++)
-        tm_mem_unmap(s->chunks[i].bits, bits_bytes());
-    tm_mem_unmap(s->chunks, (s->chunk_capacity + 1) * sizeof(*s->chunks));
-    tm_mem_unmap(s->counters, (size_t)s->n_sites * 2 * sizeof(*s->counters));
-    tm_mem_unmap(s->late, (size_t)s->late_capacity * sizeof(*s->late));
-    tm_mem_unmap(s->writer, sizeof(*s->writer));
+        tm_mem_unmap_sparse(s->chunks[i].bits, bits_bytes());
+    tm_mem_unmap_sparse(s->chunks, s->chunk_capacity * sizeof(*s->chunks));
+    tm_mem_unmap_sparse(s->counters, (size_t)s->n_sites * 2 * sizeof(*s->counters));
+    tm_mem_unmap_sparse(s->late, (size_t)s->late_capacity * sizeof(*s->late));
+    tm_mem_unmap_sparse(s->writer, sizeof(*s->writer));
     for (int lane = 0; lane < TM_LANES; lane++)
         tm_store_undo_free(&s->undo[lane]);
 }
 
 static void copy_counters(struct snapshot *s)
 {
-    s->counters = tm_mem_map((size_t)s->n_sites * 2 * sizeof(*s->counters));
+    s->counters = tm_mem_map_sparse((size_t)s->n_sites * 2 * sizeof(*s->counters));
     if (s->counters == NULL) {
         s->short_of_memory = true;
         return;
@@ -120,15 +113,50 @@ static void copy_counters(struct snapshot *s)
     }
 }
 
+/* The GIL, without tracing the thread state that this may make. -ENODEV: Python goes down. */
+static int gil_take(int *ret_gil)
+{
+    int own = tm_hooks_own_begin();
+    int error = tm_gil_take(ret_gil);
+    tm_hooks_own_end(own);
+    return error;
+}
+
+static void gil_drop(int gil)
+{
+    int own = tm_hooks_own_begin();
+    tm_gil_drop(gil);
+    tm_hooks_own_end(own);
+}
+
+static bool hooks_reachable(void)
+{
+    int own = tm_hooks_own_begin();
+    bool reachable = tm_hooks_reachable();
+    tm_hooks_own_end(own);
+    return reachable;
+}
+
+/* Both lanes stand still. Only now can the chunks with entries of the snapshot be counted. */
+static void alloc_chunks(struct snapshot *s)
+{
+    s->chunk_capacity = atomic_load(&tm_shadow.chunks_made);
+    s->chunks = tm_mem_map_sparse(s->chunk_capacity * sizeof(*s->chunks));
+    if (s->chunks == NULL && s->chunk_capacity != 0)
+        s->short_of_memory = true;
+}
+
 /* GIL. Works out what the snapshot holds. */
 static int begin(struct snapshot *s)
 {
-    int gil = tm_py.PyGILState_Ensure();
+    int gil;
+    if (gil_take(&gil) < 0)
+        return fail(s->result, -ENODEV, "the Python interpreter is shutting down");
     uint64_t start_ns = now_ns(CLOCK_MONOTONIC);
     int error = 0;
     if (!tm_tracer_is_enabled()) {
         error = fail(s->result, -ENODEV, "tracing is off");
-    } else if (!tm_hooks_reachable()) {
+    } else if (!hooks_reachable()) {
         error = fail(s->result, -ENOLINK,
                      "another tool has taken tm's hooks out; the traces are no longer true");
     } else if (!tm_tracer_hold()) {
@@ -141,29 +169,38 @@ static int begin(struct snapshot *s)
         s->n_strings = tm_vec_count(&tm_state_export.strings);
         s->totals = tm_tracer_totals();
         copy_counters(s);
-        tm_store_snapshot_begin();
-        s->generation = tm_store.generation;
-        tm_hooks_choose_half();
+        if (s->options->with_traces) {
+            alloc_chunks(s);
+            tm_store_snapshot_begin();
+            s->generation = tm_store.generation;
+            tm_hooks_choose_half();
+        }
         pthread_mutex_unlock(&tm_store_lock);
     }
     s->pause_ns = now_ns(CLOCK_MONOTONIC) - start_ns;
-    tm_py.PyGILState_Release(gil);
+    gil_drop(gil);
     return error;
 }
 
-/* GIL. The logs are complete, and deferred sizes are looked up. */
-static void end(struct snapshot *s)
+/* GIL. The logs are complete, and deferred sizes are looked up: of a block that lives still, the
+ * size in the table is the old one; of one that was logged, the log has it. */
+static int end(struct snapshot *s)
 {
-    int gil = tm_py.PyGILState_Ensure();
+    int gil;
+    if (gil_take(&gil) < 0)
+        return fail(s->result, -ENODEV, "the Python interpreter is shutting down");
     uint64_t start_ns = now_ns(CLOCK_MONOTONIC);
     pthread_mutex_lock(&tm_store_lock);
     tm_store_snapshot_end(s->undo);
     tm_hooks_choose_half();
+    for (uint32_t i = 0; i < s->n_late; i++)
+        s->late[i].size_bytes = tm_store_overflow_find(s->late[i].addr);
     pthread_mutex_unlock(&tm_store_lock);
     uint64_t pause_ns = now_ns(CLOCK_MONOTONIC) - start_ns;
     if (pause_ns > s->pause_ns)
         s->pause_ns = pause_ns;
-    tm_py.PyGILState_Release(gil);
+    gil_drop(gil);
+    return 0;
 }
 
 /* ---- the scan ---- */
@@ -184,18 +221,18 @@ static void defer(struct snapshot *s, uint64_t addr, uint64_t entry)
 {
     if (s->n_late == s->late_capacity) {
         uint32_t capacity = s->late_capacity ? s->late_capacity * 2 : 1024;
-        struct late *late = tm_mem_map((size_t)capacity * sizeof(*late));
+        struct late *late = tm_mem_map_sparse((size_t)capacity * sizeof(*late));
         if (late == NULL) {
             s->short_of_memory = true;
             return;
         }
         if (s->n_late != 0)
             memcpy(late, s->late, (size_t)s->n_late * sizeof(*late));
-        tm_mem_unmap(s->late, (size_t)s->late_capacity * sizeof(*late));
+        tm_mem_unmap_sparse(s->late, (size_t)s->late_capacity * sizeof(*late));
         s->late = late;
         s->late_capacity = capacity;
     }
-    s->late[s->n_late++] = (struct late){addr, entry};
+    s->late[s->n_late++] = (struct late){addr, entry, 0};
 }
 
 static void scan_chunk(void *data, uint64_t base_addr, uint64_t *entries)
@@ -215,7 +252,7 @@ static void scan_chunk(void *data, uint64_t base_addr, uint64_t *entries)
             continue;
         }
         if (seen->bits == NULL) {
-            *seen = (struct chunk_seen){base_addr, tm_mem_map(bits_bytes())};
+            *seen = (struct chunk_seen){base_addr, tm_mem_map_sparse(bits_bytes())};
             if (seen->bits == NULL) {
                 s->short_of_memory = true;
                 return;
@@ -249,7 +286,8 @@ static bool in_undo(const struct snapshot *s, uint64_t addr)
 {
     for (int lane = 0; lane < TM_LANES; lane++)
         for (uint32_t i = 0; i < s->undo[lane].used; i++)
-            if (s->undo[lane].records[i].addr == addr)
+            if (tm_entry_size(s->undo[lane].records[i].entry) == TM_SIZE_OVERFLOW &&
+                s->undo[lane].records[i].addr == addr)
                 return true;
     return false;
 }
@@ -262,10 +300,8 @@ static bool in_undo(const struct snapshot *s, uint64_t addr)
 static void emit_late(struct snapshot *s)
 {
     for (uint32_t i = 0; i < s->n_late; i++) {
-        /* Alive still: nobody logged it, so that its size in the table is the old one. */
-        uint64_t size_bytes = tm_store_overflow_find(s->late[i].addr);
         if (!in_undo(s, s->late[i].addr))
-            emit(s, s->late[i].addr, s->late[i].entry, size_bytes);
+            emit(s, s->late[i].addr, s->late[i].entry, s->late[i].size_bytes);
     }
     tms_writer_flush_traces(s->writer);
     for (int lane = 0; lane < TM_LANES; lane++) {
@@ -488,10 +524,16 @@ static void write_tables(struct snapshot *s)
     tms_writer_finish(s->writer);
 }
 
-int tm_snapshot_write(int fd, const struct tm_snapshot_options *options,
-                      struct tm_snapshot_result *ret)
+void tm_snapshot_abandon(void)
 {
-    *ret = (struct tm_snapshot_result){0};
+    pthread_mutex_init(&snapshot_lock, NULL);
+}
+
+static int write_locked(int fd, const struct tm_snapshot_options *options,
+                        struct tm_snapshot_result *ret)
+{
+    if (!tm_tracer_is_enabled())
+        return fail(ret, -ENODEV, "tracing is off");
     struct snapshot s = {.options = options, .result = ret};
     if (!snapshot_alloc(&s)) {
         snapshot_free(&s);
@@ -502,11 +544,18 @@ int tm_snapshot_write(int fd, const struct tm_snapshot_options *options,
         snapshot_free(&s);
         return error;
     }
+    tm_tracer_measure();
+    s.totals.own_bytes = tm_tracer_totals().own_bytes;
+    s.totals.own_free_bytes = tm_tracer_totals().own_free_bytes;
     tms_writer_init(s.writer, fd, s.timestamp_ns, tm_shadow.granule_shift);
     write_tables(&s);
     if (options->with_traces)
         tm_shadow_walk(scan_chunk, &s);
-    end(&s);
+    if (options->with_traces && (error = end(&s)) != 0) {
+        /* Nobody can stop the hooks any more: the store stays as it is to the process's end. */
+        snapshot_free(&s);
+        return error;
+    }
     if (options->with_traces)
         emit_late(&s);
     write_stats(&s);
@@ -523,5 +572,15 @@ int tm_snapshot_write(int fd, const struct tm_snapshot_options *options,
     tm_state_export.snapshots++;
     snapshot_free(&s);
     tm_tracer_unhold();
+    return error;
+}
+
+int tm_snapshot_write(int fd, const struct tm_snapshot_options *options,
+                      struct tm_snapshot_result *ret)
+{
+    *ret = (struct tm_snapshot_result){0};
+    pthread_mutex_lock(&snapshot_lock);
+    int error = write_locked(fd, options, ret);
+    pthread_mutex_unlock(&snapshot_lock);
     return error;
 }

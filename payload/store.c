@@ -33,7 +33,7 @@ bool tm_store_init(uint32_t granule_shift)
     tm_store.window_span = UINT64_MAX;
     state->generation = 1;
     state->gil_bytes = state->shared_bytes = 0;
-    state->peak_bytes = 0;
+    state->peak_bytes = state->shared_peak_bytes = 0;
     atomic_store_explicit(&state->dropped, 0, memory_order_relaxed);
     if (tm_shadow_init(granule_shift) &&
         tm_vec_init(&state->counters_gil, sizeof(struct tm_counter)) &&
@@ -57,6 +57,7 @@ void tm_store_done(void)
     tm_mem_unmap(overflow_table(), state->overflow_slots * sizeof(struct tm_overflow_slot));
     state->overflow_addr = state->overflow_slots = overflow_used = 0;
     tm_store.snapshot_active = false;
+    tm_mem_set_sparse(0);
 }
 
 void tm_store_abandon(void)
@@ -70,6 +71,8 @@ void tm_store_abandon(void)
     state->overflow_addr = state->overflow_slots = overflow_used = 0;
     for (int lane = 0; lane < TM_LANES; lane++)
         tm_store.undo[lane] = (struct tm_undo_log){0};
+    tm_store.snapshot_active = false;
+    tm_mem_set_sparse(0);
     atomic_store_explicit(&state->own_bytes, 0, memory_order_relaxed);
 }
 
@@ -186,6 +189,19 @@ uint64_t tm_store_entry_size_bytes(uint64_t addr, uint64_t entry)
     return size == TM_SIZE_OVERFLOW ? tm_store_overflow_find(addr) : size;
 }
 
+uint64_t tm_store_measure(void)
+{
+    struct tm_state *state = &tm_state_export;
+    const struct tm_vec *vecs[] = {&state->strings,      &state->sites,
+                                   &state->nodes,        &tm_intern_node_counters,
+                                   &state->counters_gil, &state->counters_shared};
+    size_t total = tm_shadow_resident_bytes();
+    for (size_t i = 0; i < sizeof(vecs) / sizeof(vecs[0]); i++)
+        total += tm_vec_resident_bytes(vecs[i]);
+    tm_mem_set_sparse(total);
+    return tm_intern_free_bytes();
+}
+
 /* ---- sampling ---- */
 
 /* exp(-x) for x >= 0 without libm: halve x until the series converges, then square back. */
@@ -233,6 +249,29 @@ void tm_store_put_back(uint64_t addr, struct tm_taken taken)
         tm_store_overflow_put(addr, taken.size_bytes); /* its slot was just given up: it fits */
     if (slot != NULL)
         __atomic_store_n(slot, entry | tm_store.generation_bits, __ATOMIC_RELEASE);
+}
+
+struct tm_taken tm_store_lift(enum tm_lane lane, uint64_t addr)
+{
+    struct tm_taken taken = tm_store_take(lane, addr);
+    if (taken.entry != 0) {
+        struct tm_weight weight = tm_store_weight(taken.size_bytes);
+        struct tm_counter *counter = tm_store_node_counter(lane, tm_entry_node(taken.entry));
+        counter->live_bytes -= weight.bytes;
+        counter->gone_blocks += (uint64_t)weight.blocks;
+        tm_store_shift_traced(lane, -weight.bytes);
+    }
+    return taken;
+}
+
+void tm_store_drop_back(enum tm_lane lane, uint64_t addr, struct tm_taken taken)
+{
+    struct tm_weight weight = tm_store_weight(taken.size_bytes);
+    struct tm_counter *counter = tm_store_node_counter(lane, tm_entry_node(taken.entry));
+    tm_store_put_back(addr, taken);
+    counter->live_bytes += weight.bytes;
+    counter->gone_blocks -= (uint64_t)weight.blocks;
+    tm_store_shift_traced(lane, weight.bytes);
 }
 
 bool tm_store_mark(uint64_t addr)

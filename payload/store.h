@@ -73,6 +73,10 @@ void tm_store_snapshot_begin(void);
 void tm_store_snapshot_end(struct tm_undo_log ret[TM_LANES]);
 void tm_store_undo_free(struct tm_undo_log *log);
 
+/* Measures what the store holds and publishes it in tm_state_export.own_bytes. Returns what of it
+ * is without data. The store must not be done away with meanwhile. */
+uint64_t tm_store_measure(void);
+
 uint64_t tm_store_entry_size_bytes(uint64_t addr, uint64_t entry);
 
 static inline int64_t tm_store_traced_bytes(void)
@@ -112,16 +116,25 @@ tm_store_node_counter(enum tm_lane lane, uint32_t node)
 /* Blocks that are alive, by the counters of all sites. Any thread; costs a walk of the sites. */
 uint64_t tm_store_live_blocks(void);
 
-__attribute__((always_inline)) static inline int64_t tm_store_add_traced(enum tm_lane lane,
-                                                                         int64_t bytes)
+/* Adds to the total without a look at the window. Returns the total of both lanes. */
+__attribute__((always_inline)) static inline int64_t tm_store_shift_traced(enum tm_lane lane,
+                                                                           int64_t bytes)
 {
     struct tm_state *state = &tm_state_export;
     if (lane == TM_LANE_GIL)
         TM_LANE_ADD(state->gil_bytes, bytes);
     else
         TM_LANE_ADD(state->shared_bytes, bytes);
-    int64_t traced = tm_store_traced_bytes();
-    if (__builtin_expect((uint64_t)traced - tm_store.window_base >= tm_store.window_span, 0))
+    return tm_store_traced_bytes();
+}
+
+__attribute__((always_inline)) static inline int64_t tm_store_add_traced(enum tm_lane lane,
+                                                                         int64_t bytes)
+{
+    int64_t traced = tm_store_shift_traced(lane, bytes);
+    uint64_t base = __atomic_load_n(&tm_store.window_base, __ATOMIC_RELAXED);
+    uint64_t span = __atomic_load_n(&tm_store.window_span, __ATOMIC_RELAXED);
+    if (__builtin_expect((uint64_t)traced - base >= span, 0))
         tm_store.window_crossed();
     return traced;
 }
@@ -136,8 +149,10 @@ tm_store_account_new(enum tm_lane lane, struct tm_counter *counter, int64_t byte
     if (live > counter->peak_bytes)
         counter->peak_bytes = live;
     int64_t traced = tm_store_add_traced(lane, bytes);
-    if (traced > atomic_load_explicit(&state->peak_bytes, memory_order_relaxed))
-        atomic_store_explicit(&state->peak_bytes, traced, memory_order_relaxed);
+    /* Each lane has a peak of its own, so that neither overwrites a higher one of the other's. */
+    _Atomic int64_t *peak = lane == TM_LANE_GIL ? &state->peak_bytes : &state->shared_peak_bytes;
+    if (traced > atomic_load_explicit(peak, memory_order_relaxed))
+        atomic_store_explicit(peak, traced, memory_order_relaxed);
 }
 
 __attribute__((always_inline)) static inline void
@@ -205,6 +220,13 @@ __attribute__((always_inline)) static inline void tm_store_unaccount(enum tm_lan
     tm_store_account_gone(lane, tm_store_node_counter(lane, tm_entry_node(taken.entry)),
                           weight.bytes, (uint64_t)weight.blocks);
 }
+
+/* The two halves of a realloc that does not happen under the GIL: the block must be either in the
+ * map and in the counters or in neither whenever the lane's lock is free, because a snapshot may
+ * begin meanwhile. The window is not looked at in between: the block only changes its place. */
+struct tm_taken tm_store_lift(enum tm_lane lane, uint64_t addr);
+/* The realloc failed: everything is as it was before. */
+void tm_store_drop_back(enum tm_lane lane, uint64_t addr, struct tm_taken taken);
 
 /* The block at addr is about to be freed. */
 __attribute__((always_inline)) static inline void tm_store_forget(enum tm_lane lane, uint64_t addr)

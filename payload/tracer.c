@@ -13,10 +13,12 @@
 
 #include "format/boot.h"
 #include "payload/code.h"
+#include "payload/gil.h"
 #include "payload/hooks.h"
 #include "payload/layout.h"
 #include "payload/pyapi.h"
 #include "payload/sample.h"
+#include "payload/snapshot.h"
 #include "payload/store.h"
 #include "payload/traceback.h"
 #include "payload/tstate.h"
@@ -27,7 +29,11 @@
  */
 static _Atomic int store_users;
 static _Atomic int window_eventfd = -1;
+/* Odd while tm_tracer_set_window writes: a hook may read one half of the old and one of the new. */
+static _Atomic uint32_t window_version;
 static bool ready;
+
+static _Atomic uint64_t own_free_bytes; /* as last measured */
 
 static uint64_t now_ns(clockid_t clock)
 {
@@ -63,13 +69,25 @@ int tm_tracer_setup(const struct tm_layout *dwarf, char *message, size_t message
     return 0;
 }
 
+static void window_write(uint64_t base, uint64_t span)
+{
+    __atomic_store_n(&tm_store.window_span, UINT64_MAX, __ATOMIC_RELAXED);
+    __atomic_store_n(&tm_store.window_base, base, __ATOMIC_RELAXED);
+    __atomic_store_n(&tm_store.window_span, span, __ATOMIC_RELAXED);
+}
+
 /* Called by hooks, on any thread: one write, and quiet until the window is set anew. */
 static void window_crossed(void)
 {
     int saved_errno = errno;
     uint64_t one = 1;
-    tm_store.window_base = 0;
-    tm_store.window_span = UINT64_MAX;
+    uint32_t version = atomic_load(&window_version);
+    uint64_t base = __atomic_load_n(&tm_store.window_base, __ATOMIC_RELAXED);
+    uint64_t span = __atomic_load_n(&tm_store.window_span, __ATOMIC_RELAXED);
+    if ((version & 1) != 0 || version != atomic_load(&window_version) ||
+        (uint64_t)tm_store_traced_bytes() - base < span)
+        return; /* it is being set, or was read in halves: the next allocation looks again */
+    window_write(0, UINT64_MAX);
     int fd = atomic_load(&window_eventfd);
     if (fd >= 0 && write(fd, &one, sizeof(one)) < 0) {
         /* The counter is full: the agent is awake anyway. */
@@ -79,13 +97,15 @@ static void window_crossed(void)
 
 void tm_tracer_set_window(int eventfd, uint64_t low_bytes, uint64_t high_bytes)
 {
-    atomic_store(&window_eventfd, eventfd);
-    tm_store.window_span = UINT64_MAX;
-    if (eventfd < 0)
-        return;
     /* Inside: low < traced < high. */
-    tm_store.window_base = low_bytes + 1;
-    tm_store.window_span = high_bytes > low_bytes ? high_bytes - low_bytes - 1 : 0;
+    uint64_t span = high_bytes > low_bytes ? high_bytes - low_bytes - 1 : 0;
+    atomic_fetch_add(&window_version, 1);
+    atomic_store(&window_eventfd, eventfd);
+    if (eventfd < 0)
+        window_write(0, UINT64_MAX);
+    else
+        window_write(low_bytes + 1, span);
+    atomic_fetch_add(&window_version, 1);
 }
 
 static void store_release(void)
@@ -96,18 +116,66 @@ static void store_release(void)
     }
 }
 
+/* The first call in a forked child: nothing of the parent's store was inherited, and its other
+ * threads are not here. GIL. */
+static void adopt_if_forked(void)
+{
+    if (!tm_hooks_forked())
+        return;
+    tm_store_abandon();
+    tm_traceback_abandon();
+    tm_snapshot_abandon();
+    atomic_store(&store_users, 0);
+    atomic_store(&window_eventfd, -1);
+    atomic_store(&window_version, 0);
+    atomic_store(&tm_state_export.tracing, TM_TRACING_OFF);
+    tm_state_export.pid = (int32_t)getpid();
+    tm_hooks_adopt();
+}
+
 bool tm_tracer_hold(void)
 {
     int users = atomic_load(&store_users);
-    while (users > 0)
-        if (atomic_compare_exchange_weak(&store_users, &users, users + 1))
-            return true;
-    return false;
+    do {
+        if (!tm_tracer_is_enabled() || users == 0)
+            return false;
+    } while (!atomic_compare_exchange_weak(&store_users, &users, users + 1));
+    return true;
 }
 
 void tm_tracer_unhold(void)
 {
     store_release();
+}
+
+void tm_tracer_measure(void)
+{
+    if (!tm_tracer_hold())
+        return;
+    atomic_store(&own_free_bytes, tm_store_measure());
+    tm_tracer_unhold();
+}
+
+void tm_tracer_trim(void)
+{
+    struct tm_shadow_trim trim = {0};
+    int gil;
+    if (!tm_tracer_hold())
+        return;
+    while (tm_shadow_trim_find(&trim)) {
+        int own = tm_hooks_own_begin();
+        bool taken = tm_gil_take(&gil) == 0;
+        tm_hooks_own_end(own);
+        if (!taken)
+            break;
+        pthread_mutex_lock(&tm_store_lock);
+        tm_shadow_trim_do(&trim);
+        pthread_mutex_unlock(&tm_store_lock);
+        own = tm_hooks_own_begin();
+        tm_gil_drop(gil);
+        tm_hooks_own_end(own);
+    }
+    tm_tracer_unhold();
 }
 
 static bool store_up(void)
@@ -139,13 +207,11 @@ int tm_tracer_enable(const struct tm_tracer_options *options, char *message, siz
         tm_tracer_set_limit(options->traceback_limit);
         return 0;
     }
-    if (tm_state_export.pid != (int32_t)getpid()) {
-        /* A forked child: nothing of the parent's store was inherited. */
-        tm_store_abandon();
-        tm_traceback_abandon();
-        atomic_store(&store_users, 0);
-        tm_state_export.pid = (int32_t)getpid();
+    if (!tm_hooks_setup()) {
+        snprintf(message, message_bytes, "no memory for the hooks");
+        return -ENOMEM;
     }
+    adopt_if_forked();
     if (atomic_load(&store_users) != 0) {
         snprintf(message, message_bytes, "a snapshot of the last session is still being written");
         return -EBUSY;
@@ -183,6 +249,7 @@ void tm_tracer_set_limit(uint32_t frames)
 enum tm_unhook tm_tracer_disable(void)
 {
     bool was_enabled = tm_tracer_is_enabled();
+    adopt_if_forked();
     tm_hooks_stop();
     atomic_store(&tm_state_export.tracing, TM_TRACING_OFF);
     enum tm_unhook result = tm_hooks_remove();
@@ -212,6 +279,7 @@ struct tm_totals tm_tracer_totals(void)
     struct tm_totals totals = {
         .dropped = atomic_load(&state->dropped),
         .own_bytes = atomic_load(&state->own_bytes),
+        .own_free_bytes = atomic_load(&own_free_bytes),
     };
     if (tm_tracer_is_enabled() && tm_tracer_hold()) {
         int64_t bytes = tm_store_traced_bytes();
@@ -219,6 +287,10 @@ struct tm_totals tm_tracer_totals(void)
         if (tm_store.sample_mean_bytes != 0)
             blocks /= TM_BLOCK_SCALE;
         int64_t peak = atomic_load(&state->peak_bytes);
+        int64_t other_peak = atomic_load(&state->shared_peak_bytes);
+        /* Two lanes that grow at the same moment do not see each other's last bytes. */
+        peak = other_peak > peak ? other_peak : peak;
+        peak = bytes > peak ? bytes : peak;
         totals.traced_bytes = bytes > 0 ? (uint64_t)bytes : 0;
         totals.traced_blocks = blocks;
         totals.peak_bytes = peak > 0 ? (uint64_t)peak : 0;
@@ -295,6 +367,8 @@ bool tm_tracer_quiesce(int timeout_ms)
     static struct thread_seen seen[THREADS_MAX];
     uint64_t end_ns = now_ns(CLOCK_MONOTONIC) + (uint64_t)timeout_ms * 1000000u;
     int n = list_threads(seen, THREADS_MAX);
+    if (n == THREADS_MAX)
+        return false; /* more threads than can be watched: stay mapped */
     char state;
     uint64_t run_ns;
     for (int i = 0; i < n; i++)
@@ -312,8 +386,10 @@ bool tm_tracer_quiesce(int timeout_ms)
             else
                 pending++;
         }
-        if (pending == 0)
+        if (pending == 0) {
+            tm_hooks_done();
             return true;
+        }
         if (now_ns(CLOCK_MONOTONIC) > end_ns)
             return false;
         usleep(2000);

@@ -55,14 +55,20 @@ bool tm_tracer_is_enabled(void);
 /* Applies to new traces only. GIL. */
 void tm_tracer_set_limit(uint32_t frames);
 
-/* Keeps the store in memory although tracing may be switched off meanwhile. Any thread. False:
- * there is no store. */
+/* Keeps the store in memory although tracing may be switched off meanwhile. False: tracing is
+ * off. */
 bool tm_tracer_hold(void);
 /* Gives it up; the last one unmaps the store. Any thread. */
 void tm_tracer_unhold(void);
 uint32_t tm_tracer_traceback_limit(void);
 const char *tm_tracer_layout_source(void); /* "debug-offsets", "dwarf", "table" */
 struct tm_totals tm_tracer_totals(void);
+
+/* Looks how much memory the engine has in use; totals tell the latest result. No GIL: this takes
+ * milliseconds where much is traced. */
+void tm_tracer_measure(void);
+/* Gives memory back that the engine no longer needs, in pauses of some 100 us. Without the GIL. */
+void tm_tracer_trim(void);
 
 /* The window of the tasks: when traced bytes are <= low or >= high, the hook writes 8 bytes (1) to
  * the eventfd, once, and the window is off until it is set again. fd -1: no window. */

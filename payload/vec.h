@@ -22,6 +22,9 @@ void tm_vec_done(struct tm_vec *vec);
 /* Makes sure that element `index` can be written. Any thread. False where memory is short. */
 bool tm_vec_reserve(struct tm_vec *vec, uint32_t index);
 
+/* How much of it is in memory. Any thread; the vec must not be done away with meanwhile. */
+size_t tm_vec_resident_bytes(const struct tm_vec *vec);
+
 /* Element `index`; its segment must exist. */
 static inline void *tm_vec_at(const struct tm_vec *vec, uint32_t index, uint32_t elem_bytes)
 {

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: MIT
+"""The tracing engine inside every Python: exact numbers, right tracebacks, a healthy program."""
+import os
+import subprocess
+
+import pytest
+
+import tms
+from tools import BIN_DIR
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+LIB_DIR = os.environ.get("TM_LIB_DIR") or os.path.join(os.path.dirname(BIN_DIR), "lib")
+traceable = pytest.mark.pythons(low=(3, 6), high=(3, 13))
+
+
+def run(python, program, *args, **options):
+    """Runs programs/PROGRAM; returns the words of its last line."""
+    if python.free_threaded:
+        pytest.skip("a free-threaded build is refused")
+    if not os.path.exists(os.path.join(LIB_DIR, "libtm-engine-test.so")):
+        pytest.skip("libtm-engine-test.so is not built")
+    env = dict(os.environ, TM_LIB_DIR=os.path.abspath(LIB_DIR), PYTHONPATH=HERE,
+               PYTHONDONTWRITEBYTECODE="1", **options.get("env", {}))
+    done = subprocess.run(
+        [python.path, os.path.join(HERE, "programs", program)] + [str(arg) for arg in args],
+        env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        timeout=options.get("timeout", 300))
+    text = done.stdout.decode(errors="replace")
+    assert done.returncode == options.get("status", 0), text[-4000:]
+    return text.strip().splitlines()[-1].split()
+
+
+@traceable
+def test_totals_equal_an_independent_log(python, tmp_path):
+    words = run(python, "exact.py", tmp_path, 16, 600)
+    assert words[0] == "exact" and int(words[3]) > 100000
+    files = sorted(tmp_path.glob("*.tms"))
+    assert len(files) >= 2
+    for file in files:
+        tms.File(file).check()
+
+
+@traceable
+@pytest.mark.parametrize("frames", [0, 1, 5, 4096])
+def test_tracebacks_are_what_python_shows(python, tmp_path, frames):
+    words = run(python, "tracebacks.py", tmp_path / "a.tms", frames)
+    assert words[0] == "tracebacks" and int(words[1]) > 1000
+
+
+@traceable
+def test_dropped_code_leaves_nothing_behind(python, tmp_path):
+    assert run(python, "code_churn.py", tmp_path / "a.tms", 20000)[0] == "churned"
+
+
+@traceable
+@pytest.mark.parametrize("order,says", [
+    ("atAT", "true true inert"),
+    ("atTA", "true true true restored"),
+    ("taAT", "true restored"),
+    ("taTA", "true displaced inert"),
+    ("atTAa", "true true true restored true"),
+])
+def test_beside_tracemalloc(python, tmp_path, order, says):
+    words = run(python, "tracemalloc_orders.py", tmp_path / "a.tms", order)
+    assert words == ["orders"] + says.split()
+
+
+@traceable
+def test_a_forked_child_is_healthy_and_can_trace(python, tmp_path):
+    assert run(python, "forks_and_ends.py", tmp_path / "a.tms", "fork") == ["forked"]
+
+
+@traceable
+@pytest.mark.parametrize("scenario,status", [
+    ("exit", 0), ("_exit", 0), ("exec", 0), ("abrupt", -9)])
+def test_the_process_ends_as_it_would(python, tmp_path, scenario, status):
+    for _ in range(3):
+        words = run(python, "forks_and_ends.py", tmp_path / "a.tms", scenario, status=status,
+                    timeout=60)
+        assert words == ["ended"]
+
+
+@traceable
+def test_on_and_off_under_load(python, tmp_path):
+    assert run(python, "forks_and_ends.py", tmp_path / "a.tms", "switch")[0] == "switched"
+
+
+@traceable
+def test_its_own_memory_is_told_and_goes_back(python, tmp_path):
+    assert run(python, "memory_back.py")[0] == "back"

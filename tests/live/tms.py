@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: MIT
+"""Reads .tms files after format/tms.h, independently of the C reader; for tests only."""
+import collections
+import struct
+
+Trace = collections.namedtuple("Trace", "address size node domain age")
+Frame = collections.namedtuple("Frame", "file function line first_line")
+Stat = collections.namedtuple("Stat", "live_bytes live_blocks total_blocks peak_bytes")
+
+
+def _svb(data, count):
+    """StreamVByte: two bits a value, then the values' bytes."""
+    control, at, result = data, (count + 3) // 4, []
+    for i in range(count):
+        n = (control[i >> 2] >> (2 * (i & 3)) & 3) + 1
+        result.append(int.from_bytes(data[at:at + n], "little"))
+        at += n
+    assert at == len(data)
+    return result
+
+
+class File:
+    """facts, frames (by site id), nodes, traces (sorted by address), stats (by site id), metrics."""
+
+    def __init__(self, path):
+        with open(str(path), "rb") as file:
+            self._data = file.read()
+        assert self._data[:8] == b"\x89TMS\r\n\x1a\n"
+        self.facts, self.traces, self.stats, self.metrics = {}, [], {}, {}
+        self._strings, self._sites, self.nodes = [], [], []
+        raw_metrics, at, done = b"", 32, False
+        while not done:
+            kind, _, size = struct.unpack_from("<IIQ", self._data, at)
+            body = self._data[at + 16:at + 16 + size]
+            at += 16 + (size + 7) // 8 * 8
+            if kind == 1:
+                self.facts = dict(item.decode("utf-8", "surrogatepass").split("=", 1)
+                                  for item in body.split(b"\0")[:-1])
+            elif kind == 2:
+                self._read_strings(body)
+            elif kind == 3:
+                self._sites = list(struct.iter_unpack("<IIiIQiI", body))
+            elif kind == 4:
+                self.nodes = list(struct.iter_unpack("<II", body))
+            elif kind == 5:
+                self._read_traces(body)
+            elif kind == 6:
+                for site, _, *values in struct.iter_unpack("<IIQQQQ", body):
+                    self.stats[site] = Stat(*values)
+            elif kind == 7:
+                raw_metrics = body
+            elif kind == 0xffffffff:
+                sections, n_traces, n_bytes = struct.unpack("<QQQ", body)
+                assert n_traces == len(self.traces)
+                assert n_bytes == sum(trace.size for trace in self.traces)
+                done = True
+        assert at == len(self._data)
+        for name, kind, value in struct.iter_unpack("<II8s", raw_metrics):
+            self.metrics[self._string(name)] = struct.unpack(
+                "<d" if kind == 2 else "<q", value)[0]
+        self.traces.sort()
+
+    def _read_strings(self, body):
+        count, = struct.unpack_from("<I", body)
+        ends = struct.unpack_from("<%dI" % count, body, 4)
+        text, start = body[4 + 4 * count:], 0
+        for end in ends:
+            self._strings.append(text[start:end].decode("utf-8", "surrogatepass"))
+            start = end
+
+    def _read_traces(self, body):
+        (count, flags, address, shift, n_address, n_node, n_size, n_domain, n_age, n_type, n_thread,
+         domain, age) = struct.unpack_from("<IIQ10I", body)
+        at, columns = 56, []
+        for n_bytes in (n_address, n_node, n_size, n_domain, n_age):
+            columns.append(body[at:at + n_bytes])
+            at += n_bytes
+        steps, nodes = _svb(columns[0], count), _svb(columns[1], count)
+        sizes = (struct.unpack("<%dQ" % count, columns[2]) if flags & 1
+                 else _svb(columns[2], count))
+        domains = columns[3] if n_domain else [domain] * count
+        ages = _svb(columns[4], count) if n_age else [age] * count
+        for i in range(count):
+            address += steps[i] << shift
+            self.traces.append(Trace(address, sizes[i], nodes[i], domains[i], ages[i]))
+
+    def _string(self, index):
+        return None if index == 0xffffffff else self._strings[index]
+
+    def frame(self, site):
+        file, function, line, _, _, first_line, _ = self._sites[site]
+        return Frame(self._string(file), self._string(function), line if line > 0 else None,
+                     first_line)
+
+    def frames(self, node):
+        """The traceback of a node, most recent frame first."""
+        result = []
+        while node != 0:
+            parent, site = self.nodes[node]
+            assert parent < node
+            result.append(self.frame(site))
+            node = parent
+        return result
+
+    def check(self):
+        """What must be true of every complete snapshot."""
+        addresses = [trace.address for trace in self.traces]
+        assert len(set(addresses)) == len(addresses), "a block appears twice"
+        by_site = collections.Counter()
+        count_by_site = collections.Counter()
+        for trace in self.traces:
+            site = self.nodes[trace.node][1]
+            by_site[site] += trace.size
+            count_by_site[site] += 1
+        for site, stat in self.stats.items():
+            assert by_site.pop(site, 0) == stat.live_bytes, (site, stat)
+            assert count_by_site.pop(site, 0) == stat.live_blocks, (site, stat)
+            assert stat.peak_bytes >= stat.live_bytes
+        assert not +by_site and not +count_by_site
+        assert self.metrics["tracemalloc.traced.size"] == sum(t.size for t in self.traces)
+        assert self.metrics["tracemalloc.traces"] == len(self.traces)
+        assert self.metrics["tracemalloc.traced.max_size"] >= \
+            self.metrics["tracemalloc.traced.size"]

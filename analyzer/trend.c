@@ -85,7 +85,7 @@ static double slope(const double *x, const double *y, guint n)
 TmTrend tm_trend_of(const double *x, const double *y, guint n)
 {
     TmTrend trend = {.intervals = n - 1};
-    double thin_x[VALUES_MAX], thin_y[VALUES_MAX];
+    double thin_x[VALUES_MAX] = {0}, thin_y[VALUES_MAX] = {0};
     guint n_thin = MIN(n, VALUES_MAX);
 
     for (guint i = 1; i < n; i++)

@@ -72,9 +72,8 @@ TmAges *tm_ages_of(TmSnapshot *snapshot, enum tm_group_by by, const guint64 *ids
     Counter counter;
     void *states[1] = {&counter};
 
-    /* A pickle of the standard library does not tell when a block was allocated. */
-    if (!tm_image_has_traces(&snapshot->image) || snapshot->memory ||
-        by > TM_BY_TRACEBACK || (by == TM_BY_TRACEBACK && !tm_image_map_nodes(&snapshot->image)))
+    if (!tm_snapshot_has_ages(snapshot) || by > TM_BY_TRACEBACK ||
+        (by == TM_BY_TRACEBACK && !tm_image_map_nodes(&snapshot->image)))
         return NULL;
     group_of_node = g_new(guint32, snapshot->file.n_nodes + 1);
     for (guint32 i = 0; i < MAX(snapshot->file.n_nodes, 1); i++)

@@ -103,13 +103,13 @@ static gboolean append_summary(GString *out, TmSession *session, guint index,
     const TmSnapshot *snapshot = tm_session_get(session, index);
     const struct tms_file *file = &snapshot->file;
     g_autofree char *timestamp = tm_text_timestamp(file->timestamp_ns);
-    gboolean has_traces = tm_image_has_traces(&snapshot->image);
+    gboolean has_domains = tm_snapshot_has_domains(snapshot);
     struct tm_diff lines = {0}, domains = {0};
     char size[TM_SIZE_TEXT];
     gboolean ok;
 
     ok = group(session, index, TM_BY_LINE, (size_t)options->number, &lines, error) &&
-         (!has_traces || group(session, index, TM_BY_DOMAIN, 8, &domains, error));
+         (!has_domains || group(session, index, TM_BY_DOMAIN, 8, &domains, error));
     if (ok) {
         tm_text_append_styled(out, options->color, TM_STYLE_BOLD, timestamp);
         g_string_append_printf(out, ": %s\n", snapshot->path);
@@ -120,7 +120,7 @@ static gboolean append_summary(GString *out, TmSession *session, guint index,
         append_caveats(out, file);
         append_section(out, options, "Process");
         each_fact(file, append_fact, out);
-        if (has_traces)
+        if (has_domains)
             append_section(out, options, "Memory per domain");
         append_rows(out, &session->model, TM_BY_DOMAIN, &domains, options);
         append_section(out, options, "Largest lines");
@@ -192,14 +192,14 @@ static gboolean add_summary(TmDocument *document, TmTable *table, TmTable *snaps
                             GError **error)
 {
     const TmSnapshot *snapshot = tm_session_get(session, index);
-    gboolean has_traces = tm_image_has_traces(&snapshot->image);
+    gboolean has_domains = tm_snapshot_has_domains(snapshot);
     struct tm_diff lines = {0}, domains = {0};
     Rows rows = {table, index};
     gboolean ok;
 
     (void)document;
     ok = group(session, index, TM_BY_LINE, (size_t)options->number, &lines, error) &&
-         (!has_traces || group(session, index, TM_BY_DOMAIN, 8, &domains, error));
+         (!has_domains || group(session, index, TM_BY_DOMAIN, 8, &domains, error));
     if (ok) {
         tm_output_snapshot(snapshots, index, snapshot);
         tm_table_u64(snapshots, lines.total.size);

@@ -308,6 +308,9 @@ static gboolean build(int fd, const guint8 *data, const struct stat *st, GError 
     loader.nodes = g_hash_table_new(NULL, NULL);
     loader.sites = g_hash_table_new(NULL, NULL);
     tm_builder_fact(builder, "reason", "pickle");
+    /* What the standard library does not record must not look as if it were 0. */
+    tm_builder_fact(builder, "domains", "unknown");
+    tm_builder_fact(builder, "ages", "0");
     ok = add_snapshot(&loader) && tm_builder_finish(builder, error);
     g_hash_table_unref(loader.nodes);
     g_hash_table_unref(loader.sites);

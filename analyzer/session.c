@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "analyzer/error.h"
+#include "analyzer/options.h"
 #include "analyzer/pickle_load.h"
 #include "analyzer/progress.h"
 
@@ -219,6 +220,20 @@ gboolean tm_session_require_addresses(const TmSession *session, GError **error)
     return TRUE;
 }
 
+gboolean tm_snapshot_has_domains(const TmSnapshot *snapshot)
+{
+    const char *domains = tms_file_fact(&snapshot->file, "domains");
+
+    return tm_image_has_traces(&snapshot->image) &&
+           (domains == NULL || strcmp(domains, "unknown") != 0);
+}
+
+gboolean tm_snapshot_has_ages(const TmSnapshot *snapshot)
+{
+    return tm_image_has_traces(&snapshot->image) &&
+           tms_file_fact_i64(&snapshot->file, "ages", 1) != 0;
+}
+
 gboolean tm_session_group(TmSession *session, guint i, enum tm_group_by by, unsigned flags,
                           struct tm_groups *ret, GError **error)
 {
@@ -228,6 +243,10 @@ gboolean tm_session_group(TmSession *session, guint i, enum tm_group_by by, unsi
     if (!tm_image_has_traces(&snapshot->image) && tm_group_by_needs_traces(by))
         return tm_error_data(error, "The snapshot %s does not contain traces, only stats",
                              snapshot->path);
+    if ((by == TM_BY_DOMAIN && !tm_snapshot_has_domains(snapshot)) ||
+        (by == TM_BY_AGE && !tm_snapshot_has_ages(snapshot)))
+        return tm_error_data(error, "The snapshot %s does not contain %ss", snapshot->path,
+                             tm_group_by_name(by));
     if (tm_groups_make(&snapshot->image, by, flags, ret, &reason))
         return TRUE;
     tm_error_set_from_reader(error, &reason);

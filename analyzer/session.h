@@ -54,6 +54,10 @@ gboolean tm_session_filter(TmSession *session, const struct tm_filter *filters, 
 gboolean tm_session_require_traces(const TmSession *session, GError **error);
 /* Fails the same way if one has traces without addresses, as those of the standard library. */
 gboolean tm_session_require_addresses(const TmSession *session, GError **error);
+/* Whether its traces tell domains apart; those of the standard library do not. */
+gboolean tm_snapshot_has_domains(const TmSnapshot *snapshot);
+/* Whether they tell when they were allocated. */
+gboolean tm_snapshot_has_ages(const TmSnapshot *snapshot);
 /* Groups one snapshot; errors name the file. */
 gboolean tm_session_group(TmSession *session, guint i, enum tm_group_by by, unsigned flags,
                           struct tm_groups *ret, GError **error);

@@ -42,7 +42,7 @@ typedef struct {
 
 static guint u64_hash(const void *key)
 {
-    return g_int64_hash(key);
+    return (guint)(*(const guint64 *)key * G_GUINT64_CONSTANT(0x9e3779b97f4a7c15) >> 32);
 }
 
 static void builder_init(Builder *b)

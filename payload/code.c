@@ -7,13 +7,20 @@
 #include "payload/intern.h"
 #include "payload/pyapi.h"
 
-enum { NAME_BYTES = 4096 };
+enum { NAME_BYTES = 4096, OWN_NAMES = 8, OWN_NAME_BYTES = 512 };
 
 /* Where PyASCIIObject.state keeps its fields: kind (3 bits), compact, ascii. Bit 2 up to 3.13;
  * 3.14 made `interned` 16 bits wide (Include/cpython/unicodeobject.h). */
 static int state_shift;
 
 static char name_buf[NAME_BYTES]; /* tm_intern_lock */
+
+/* Files of the tool's own Python code. An entry is complete when the count has passed it. */
+static struct {
+    size_t n_bytes;
+    char bytes[OWN_NAME_BYTES];
+} own_names[OWN_NAMES];
+static _Atomic uint32_t own_count; /* grows under the GIL */
 
 static size_t put_utf8(uint32_t c, char *out, size_t room)
 {
@@ -138,4 +145,35 @@ uint32_t tm_code_site_locked(tm_frame_ref frame)
     if (site.line < 1)
         site.line = 0;
     return tm_intern_site_locked(&site);
+}
+
+static bool is_own_name(const char *name, size_t name_bytes)
+{
+    uint32_t n = atomic_load_explicit(&own_count, memory_order_acquire);
+    for (uint32_t i = 0; i < n; i++)
+        if (own_names[i].n_bytes == name_bytes && memcmp(own_names[i].bytes, name, name_bytes) == 0)
+            return true;
+    return false;
+}
+
+bool tm_code_add_own(const char *name, size_t name_bytes)
+{
+    uint32_t n = atomic_load_explicit(&own_count, memory_order_relaxed);
+    if (is_own_name(name, name_bytes))
+        return true;
+    if (n == OWN_NAMES || name_bytes > OWN_NAME_BYTES)
+        return false;
+    own_names[n].n_bytes = name_bytes;
+    memcpy(own_names[n].bytes, name, name_bytes);
+    atomic_store_explicit(&own_count, n + 1, memory_order_release);
+    return true;
+}
+
+bool tm_code_is_own(uint32_t site)
+{
+    uint32_t file = tm_intern_site_at(site)->file;
+    if (file == TM_NONE || atomic_load_explicit(&own_count, memory_order_relaxed) == 0)
+        return false;
+    const struct tm_string *name = tm_intern_string_at(file);
+    return is_own_name((const char *)name->addr, name->n_bytes);
 }

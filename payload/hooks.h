@@ -22,6 +22,7 @@ struct tm_live {
     _Atomic uintptr_t word; /* see payload/hooks_lane.h */
     _Atomic uintptr_t mode; /* what `word` is while no hook is at work */
     uint32_t known;         /* 1; 0: this process was forked since */
+    _Atomic uint32_t watch_lock; /* see payload/watch.c */
 };
 extern struct tm_live *tm_live;
 

@@ -50,7 +50,7 @@ static __attribute__((noinline)) void slow_record(uint32_t domain, uint64_t tsta
     if (tm_store.sample_mean_bytes != 0 && !tm_sample_take(TM_LANE_GIL, size))
         return;
     if (!tm_traceback_get(&tm_traceback_caches[TM_LANE_GIL], &tm_layout, tstate, &traceback))
-        tm_store_count_dropped();
+        tm_traceback_not_traced(&tm_traceback_caches[TM_LANE_GIL]);
     else if (!(tm_intern_node_at(traceback.node)->flags & TM_NODE_EXCLUDED))
         tm_store_record(TM_LANE_GIL, (uint64_t)block, size, domain, traceback.node);
 }
@@ -165,7 +165,7 @@ TM_ALWAYS_INLINE void fast_record(const struct tm_layout *layout, uint32_t domai
     struct tm_traceback traceback;
     if (TM_UNLIKELY(
             !tm_traceback_get(&tm_traceback_caches[TM_LANE_GIL], layout, tstate, &traceback))) {
-        tm_store_count_dropped();
+        tm_traceback_not_traced(&tm_traceback_caches[TM_LANE_GIL]);
         return;
     }
     uint64_t *slot = tm_shadow_find_shift((uint64_t)block, granule_shift(layout));

@@ -122,7 +122,7 @@ static void record(uint32_t domain, void *block, size_t size)
     if (tm_store.sample_mean_bytes != 0 && !tm_sample_take(TM_LANE_SHARED, size))
         ;
     else if (!tm_traceback_get(cache, &tm_layout, tstate, &traceback))
-        tm_store_count_dropped();
+        tm_traceback_not_traced(cache);
     else if (!(tm_intern_node_at(traceback.node)->flags & TM_NODE_EXCLUDED))
         tm_store_record(TM_LANE_SHARED, (uint64_t)block, size, domain, traceback.node);
     end();

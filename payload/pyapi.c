@@ -37,6 +37,11 @@ static void *find_local_libpython(void)
 
 static void *python_handle;
 
+void *tm_pyapi_find(const char *name)
+{
+    return dlsym(python_handle, name);
+}
+
 static void *find(const char *name)
 {
     return dlsym(python_handle, name);

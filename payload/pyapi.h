@@ -69,3 +69,6 @@ extern struct tm_pyapi tm_py;
 /* Looks the functions up in whatever module of this process exports them. False with a one-line
  * message where a needed one is missing. No GIL needed. Idempotent. */
 bool tm_pyapi_load(char *message, size_t message_bytes);
+
+/* Address of any symbol of the interpreter's, NULL where it has none. After tm_pyapi_load. */
+void *tm_pyapi_find(const char *name);

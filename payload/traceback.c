@@ -119,6 +119,8 @@ tm_traceback_site_slow(struct tm_traceback_cache *cache, tm_frame_ref frame, uin
         if (found.site == TM_NONE || found.node == TM_NONE)
             return NULL;
         found.counter = tm_store_counter(TM_LANE_GIL, found.site);
+        if (tm_code_is_own(found.site))
+            found.site |= TM_SITE_OWN_BIT;
     }
     /* Without the mark a later code object at this address would inherit the lines. */
     struct tm_site_slot *slot = &cache->uncached;
@@ -176,7 +178,7 @@ __attribute__((noinline)) bool tm_traceback_walk_slow(struct tm_traceback_cache 
         if (slot->site == TM_SITE_SKIP || key == 0)
             exact = false;
         if (slot->site != TM_SITE_SKIP)
-            cache->path[n++] = slot->site;
+            cache->path[n++] = slot->site & ~TM_SITE_OWN_BIT;
     }
     uint32_t node = 0;
     pthread_mutex_lock(&tm_intern_lock);

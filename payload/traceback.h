@@ -28,6 +28,9 @@ struct tm_site_slot {
     uint32_t node;              /* of the traceback [site] */
 };
 #define TM_SITE_SKIP 0xfffffffeu
+/* Of a frame of our own Python code: as the most recent one, the block is not traced; below
+ * others it is shown. Set in tm_site_slot.site only; ids of sites have 31 bits. */
+#define TM_SITE_OWN_BIT 0x80000000u
 
 struct tm_walk_slot {
     uint64_t hash1, hash2;
@@ -44,6 +47,7 @@ struct tm_traceback_cache {
     uint32_t deaths_seen; /* of tm_traceback_deaths */
     uint32_t evictions;   /* walks that were overwritten while valid, since the last growth */
     uint32_t *path;       /* scratch of the slow path: site ids, TM_TRACEBACK_LIMIT_MAX of them */
+    bool own;             /* why tm_traceback_get said false: our own code; the reader clears it */
     struct tm_site_slot uncached; /* result of a slow look-up that cannot be kept */
 };
 
@@ -113,7 +117,8 @@ TM_ALWAYS_INLINE bool tm_traceback_walk(struct tm_traceback_cache *cache,
     return tm_traceback_walk_slow(cache, top, hash1, hash2, ret_node);
 }
 
-/* The traceback of a thread. False: memory is short. */
+/* The traceback of a thread. False: not to be traced; unless cache->own tells that our own code
+ * allocates, memory is short and the record is dropped. */
 TM_ALWAYS_INLINE bool tm_traceback_get(struct tm_traceback_cache *cache,
                                        const struct tm_layout *layout, uint64_t tstate,
                                        struct tm_traceback *ret)
@@ -133,11 +138,23 @@ TM_ALWAYS_INLINE bool tm_traceback_get(struct tm_traceback_cache *cache,
         top = tm_traceback_site(cache, frame, key);
         if (TM_UNLIKELY(top == NULL))
             return false;
-        if (TM_LIKELY(top->site != TM_SITE_SKIP))
+        if (TM_LIKELY(top->site < TM_SITE_OWN_BIT))
             break;
+        if (top->site != TM_SITE_SKIP) {
+            cache->own = true;
+            return false;
+        }
     }
     *ret = (struct tm_traceback){top->node, top->counter};
     return limit == 1 || tm_traceback_walk(cache, layout, frame, key, limit, &ret->node);
+}
+
+/* After tm_traceback_get said false. */
+static inline void tm_traceback_not_traced(struct tm_traceback_cache *cache)
+{
+    if (!cache->own)
+        tm_store_count_dropped();
+    cache->own = false;
 }
 
 /* For a lane that does not see every code object die (the shared one): before each use. */

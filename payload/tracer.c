@@ -22,6 +22,7 @@
 #include "payload/store.h"
 #include "payload/traceback.h"
 #include "payload/tstate.h"
+#include "payload/watch.h"
 
 /*
  * The store has users: tracing itself and every snapshot under way. The last one takes it down, so
@@ -30,7 +31,6 @@
 static _Atomic int store_users;
 static _Atomic int window_eventfd = -1;
 /* Odd while tm_tracer_set_window writes: a hook may read one half of the old and one of the new. */
-static _Atomic uint32_t window_version;
 static bool ready;
 
 static _Atomic uint64_t own_free_bytes; /* as last measured */
@@ -69,26 +69,13 @@ int tm_tracer_setup(const struct tm_layout *dwarf, char *message, size_t message
     return 0;
 }
 
-static void window_write(uint64_t base, uint64_t span)
-{
-    __atomic_store_n(&tm_store.window_span, UINT64_MAX, __ATOMIC_RELAXED);
-    __atomic_store_n(&tm_store.window_base, base, __ATOMIC_RELAXED);
-    __atomic_store_n(&tm_store.window_span, span, __ATOMIC_RELAXED);
-}
-
-/* Called by hooks, on any thread: one write, and quiet until the window is set anew. */
-static void window_crossed(void)
+/* Called by hooks, on any thread: one write. */
+static void window_crossed(int64_t traced_bytes)
 {
     int saved_errno = errno;
     uint64_t one = 1;
-    uint32_t version = atomic_load(&window_version);
-    uint64_t base = __atomic_load_n(&tm_store.window_base, __ATOMIC_RELAXED);
-    uint64_t span = __atomic_load_n(&tm_store.window_span, __ATOMIC_RELAXED);
-    if ((version & 1) != 0 || version != atomic_load(&window_version) ||
-        (uint64_t)tm_store_traced_bytes() - base < span)
-        return; /* it is being set, or was read in halves: the next allocation looks again */
-    window_write(0, UINT64_MAX);
     int fd = atomic_load(&window_eventfd);
+    (void)traced_bytes;
     if (fd >= 0 && write(fd, &one, sizeof(one)) < 0) {
         /* The counter is full: the agent is awake anyway. */
     }
@@ -97,15 +84,12 @@ static void window_crossed(void)
 
 void tm_tracer_set_window(int eventfd, uint64_t low_bytes, uint64_t high_bytes)
 {
-    /* Inside: low < traced < high. */
-    uint64_t span = high_bytes > low_bytes ? high_bytes - low_bytes - 1 : 0;
-    atomic_fetch_add(&window_version, 1);
     atomic_store(&window_eventfd, eventfd);
     if (eventfd < 0)
-        window_write(0, UINT64_MAX);
+        tm_watch_clear(TM_WATCH_AGENT);
     else
-        window_write(low_bytes + 1, span);
-    atomic_fetch_add(&window_version, 1);
+        tm_watch_set(TM_WATCH_AGENT, (int64_t)low_bytes,
+                     high_bytes > INT64_MAX ? INT64_MAX : (int64_t)high_bytes, window_crossed);
 }
 
 static void store_release(void)
@@ -127,7 +111,7 @@ static void adopt_if_forked(void)
     tm_snapshot_abandon();
     atomic_store(&store_users, 0);
     atomic_store(&window_eventfd, -1);
-    atomic_store(&window_version, 0);
+    tm_watch_forget();
     atomic_store(&tm_state_export.tracing, TM_TRACING_OFF);
     tm_state_export.pid = (int32_t)getpid();
     tm_hooks_adopt();
@@ -188,7 +172,8 @@ static bool store_up(void)
         tm_store_done();
         return false;
     }
-    tm_store.window_crossed = window_crossed;
+    tm_store.window_crossed = tm_watch_crossed;
+    tm_watch_renew();
     return true;
 }
 

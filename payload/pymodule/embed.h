@@ -1,0 +1,6 @@
+// SPDX-License-Identifier: MIT
+/* python/pytracemalloc.py as bytes: an attached target sees no path of ours. NUL-terminated. */
+#pragma once
+
+extern const char tm_embed_source[];
+#define TM_EMBED_FILE "<tm>/pytracemalloc.py"

@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: MIT
+#include "payload/pymodule/module.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "payload/code.h"
+#include "payload/frames.h"
+#include "payload/pymodule/build.h"
+#include "payload/pymodule/filters.h"
+#include "payload/pymodule/group.h"
+#include "payload/pymodule/image.h"
+#include "payload/pymodule/live.h"
+#include "payload/pymodule/livefilters.h"
+#include "payload/pymodule/metrics.h"
+#include "payload/pymodule/save.h"
+#include "payload/pymodule/session.h"
+#include "payload/pymodule/tasks.h"
+#include "payload/tracer.h"
+
+bool tm_module_imported;
+bool tm_module_detached;
+
+/* A snapshot of the last session may still be written; its writer needs the GIL to come to its
+ * end. */
+enum { ENABLE_TRIES = 5000 };
+
+static PyObj *py_enable(PyObj *self, PyObj *unused)
+{
+    struct tm_tracer_options options = {.traceback_limit = tm_tracer_traceback_limit()};
+    char message[256] = "";
+    int status = 0;
+    (void)self;
+    (void)unused;
+    tm_tasks_sync();
+    if (tm_tracer_is_enabled())
+        return tm_py_none();
+    if (tm_module_detached)
+        return tm_py_raise(tm_pyf.runtime_error, "tm is detached from this process");
+    for (int i = 0; i < ENABLE_TRIES; i++) {
+        status = tm_tracer_enable(&options, message, sizeof(message));
+        if (status != -EBUSY)
+            break;
+        tm_py_tstate *tstate = tm_pyf.PyEval_SaveThread();
+        usleep(1000);
+        tm_pyf.PyEval_RestoreThread(tstate);
+    }
+    return status == 0 ? tm_py_none() : tm_py_raise(tm_pyf.runtime_error, message);
+}
+
+static PyObj *py_disable(PyObj *self, PyObj *unused)
+{
+    (void)self;
+    (void)unused;
+    tm_tasks_sync();
+    tm_tasks_cancel_all();
+    if (tm_tracer_is_enabled())
+        tm_tracer_disable();
+    return tm_py_none();
+}
+
+static PyObj *py_is_enabled(PyObj *self, PyObj *unused)
+{
+    (void)self;
+    (void)unused;
+    return tm_pyf.PyBool_FromLong(tm_tracer_is_enabled());
+}
+
+static PyObj *py_get_limit(PyObj *self, PyObj *unused)
+{
+    (void)self;
+    (void)unused;
+    return tm_pyf.PyLong_FromLongLong(tm_tracer_traceback_limit());
+}
+
+static PyObj *py_set_limit(PyObj *self, PyObj *limit)
+{
+    long long frames = tm_pyf.PyLong_AsLongLong(limit);
+    (void)self;
+    if (frames == -1 && tm_py.PyErr_Occurred() && !tm_pyf.PyErr_ExceptionMatches(tm_pyf.type_error)) {
+        tm_py.PyErr_Clear(); /* too large for a C number */
+    } else if (tm_py.PyErr_Occurred()) {
+        return NULL;
+    }
+    if (frames < 0 || frames > TM_TRACEBACK_LIMIT_MAX)
+        return tm_pyf.PyErr_Format(tm_pyf.value_error,
+                                   "the number of frames must be in range [0; %d]",
+                                   (int)TM_TRACEBACK_LIMIT_MAX);
+    tm_tracer_set_limit((uint32_t)frames);
+    return tm_py_none();
+}
+
+/* Frames of this file are our own code: what it allocates is not traced. */
+static PyObj *py_add_own_file(PyObj *self, PyObj *name)
+{
+    (void)self;
+    PyObj *bytes = tm_pyf.PyUnicode_AsEncodedString(name, "utf-8", "surrogatepass");
+    if (bytes == NULL)
+        return NULL;
+    tm_code_add_own(tm_pyf.PyBytes_AsString(bytes), (size_t)tm_pyf.PyBytes_Size(bytes));
+    tm_py_decref(bytes);
+    return tm_py_none();
+}
+
+/* N of PYTRACEMALLOC=N, once in the life of the process; 0 afterwards and where there is none; -1
+ * where it is no number. An attached process was not started to be traced. */
+static PyObj *py_environment(PyObj *self, PyObj *unused)
+{
+    static bool asked;
+    const char *text = asked || !tm_module_imported ? NULL : getenv("PYTRACEMALLOC");
+    long number = 0;
+    (void)self;
+    (void)unused;
+    asked = true;
+    for (; text != NULL && *text != '\0'; text++) {
+        if (*text < '0' || *text > '9')
+            return tm_pyf.PyLong_FromLongLong(-1);
+        if (number <= 1000000)
+            number = number * 10 + (*text - '0');
+    }
+    return tm_pyf.PyLong_FromLongLong(number);
+}
+
+/* Called by atexit: no thread of ours may be about when Python goes down. */
+static PyObj *py_at_exit(PyObj *self, PyObj *unused)
+{
+    py_disable(self, unused);
+    tm_livefilters_clear();
+    tm_tasks_stop();
+    return tm_py_none();
+}
+
+static struct tm_py_method methods[] = {
+    {"enable", py_enable, TM_PY_METH_NOARGS, NULL},
+    {"disable", py_disable, TM_PY_METH_NOARGS, NULL},
+    {"is_enabled", py_is_enabled, TM_PY_METH_NOARGS, NULL},
+    {"at_exit", py_at_exit, TM_PY_METH_NOARGS, NULL},
+    {"environment", py_environment, TM_PY_METH_NOARGS, NULL},
+    {"add_own_file", py_add_own_file, TM_PY_METH_O, NULL},
+    {"get_traceback_limit", py_get_limit, TM_PY_METH_NOARGS, NULL},
+    {"set_traceback_limit", py_set_limit, TM_PY_METH_O, NULL},
+    {"get_traces", tm_live_get_traces, TM_PY_METH_NOARGS, NULL},
+    {"get_stats", tm_live_get_stats, TM_PY_METH_NOARGS, NULL},
+    {"get_trace", tm_live_get_trace, TM_PY_METH_O, NULL},
+    {"get_object_address", tm_live_get_object_address, TM_PY_METH_O, NULL},
+    {"get_object_trace", tm_live_get_object_trace, TM_PY_METH_O, NULL},
+    {"get_totals", tm_live_get_totals, TM_PY_METH_NOARGS, NULL},
+    {"get_process_memory", tm_live_get_process_memory, TM_PY_METH_NOARGS, NULL},
+    {"get_arena_size", tm_metric_arena_size, TM_PY_METH_NOARGS, NULL},
+    {"get_unicode_interned", tm_metric_unicode_interned, TM_PY_METH_NOARGS, NULL},
+    {"clear_traces", tm_live_clear_traces, TM_PY_METH_NOARGS, NULL},
+    {"add_filter", tm_livefilters_py_add, TM_PY_METH_O, NULL},
+    {"clear_filters", tm_livefilters_py_clear, TM_PY_METH_NOARGS, NULL},
+    {"get_filters", tm_livefilters_py_get, TM_PY_METH_NOARGS, NULL},
+    {"filter_normalize", tm_filter_py_normalize, TM_PY_METH_O, NULL},
+    {"filter_match", tm_filter_py_match, TM_PY_METH_VARARGS, NULL},
+    {"image_filter", tm_filter_py_apply, TM_PY_METH_VARARGS, NULL},
+    {"image_take", tm_image_py_take, TM_PY_METH_VARARGS, NULL},
+    {"image_load", tm_image_py_load, TM_PY_METH_VARARGS, NULL},
+    {"image_info", tm_image_py_info, TM_PY_METH_O, NULL},
+    {"image_traces", tm_image_py_traces, TM_PY_METH_O, NULL},
+    {"image_stats", tm_image_py_stats, TM_PY_METH_O, NULL},
+    {"image_build", tm_build_py_image, TM_PY_METH_VARARGS, NULL},
+    {"image_save", tm_save_py, TM_PY_METH_VARARGS, NULL},
+    {"groups_make", tm_group_py_make, TM_PY_METH_VARARGS, NULL},
+    {"groups_stats", tm_group_py_stats, TM_PY_METH_O, NULL},
+    {"groups_compare", tm_group_py_compare, TM_PY_METH_VARARGS, NULL},
+    {"changes_rows", tm_group_py_rows, TM_PY_METH_VARARGS, NULL},
+    {"changes_sums", tm_group_py_sums, TM_PY_METH_VARARGS, NULL},
+    {"task_schedule", tm_tasks_py_schedule, TM_PY_METH_VARARGS, NULL},
+    {"task_change", tm_tasks_py_change, TM_PY_METH_VARARGS, NULL},
+    {"task_cancel", tm_tasks_py_cancel, TM_PY_METH_O, NULL},
+    {"task_is_scheduled", tm_tasks_py_is_scheduled, TM_PY_METH_O, NULL},
+    {"get_tasks", tm_tasks_py_list, TM_PY_METH_NOARGS, NULL},
+    {"cancel_tasks", tm_tasks_py_cancel_all, TM_PY_METH_NOARGS, NULL},
+    {"find_spec", tm_session_py_find_spec, TM_PY_METH_VARARGS, NULL},
+    {"create_module", tm_session_py_create_module, TM_PY_METH_O, NULL},
+    {"exec_module", tm_session_py_exec_module, TM_PY_METH_O, NULL},
+    {"get_source", tm_session_py_get_source, TM_PY_METH_O, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+/* m_size 0 rather than -1: every interpreter comes here, and can be told no. */
+static struct tm_py_module_def definition = {
+    .ob_refcnt = 1,
+    .m_name = "_pytracemalloc",
+    .m_doc = "The C half of pytracemalloc.",
+    .m_size = 0,
+    .m_methods = methods,
+};
+
+static bool set_string(PyObj *module, const char *name, const char *value)
+{
+    PyObj *text = tm_py_text(value, strlen(value));
+    int status = text ? tm_pyf.PyObject_SetAttrString(module, name, text) : -1;
+    tm_py_decref(text);
+    return status == 0;
+}
+
+PyObj *tm_module_new(void)
+{
+    PyObj *module = tm_pyf.PyModule_Create2(&definition, TM_PY_API_VERSION);
+    if (module != NULL && !set_string(module, "version", TM_VERSION)) {
+        tm_py_decref(module);
+        return NULL;
+    }
+    return module;
+}
+
+/* The oldest interpreter: the list is from young to old. */
+static void *main_interpreter(void)
+{
+    if (tm_py.PyInterpreterState_Main != NULL)
+        return tm_py.PyInterpreterState_Main();
+    void *interp = tm_py.PyInterpreterState_Head(), *next;
+    while ((next = tm_py.PyInterpreterState_Next(interp)) != NULL)
+        interp = next;
+    return interp;
+}
+
+static bool is_main_interpreter(void)
+{
+    uint64_t tstate = (uint64_t)tm_py.UncheckedGet();
+    return tstate != 0 && tm_frames_load(tstate + (uint32_t)tm_layout.tstate_interp) ==
+                              (uint64_t)main_interpreter();
+}
+
+PyObj *PyInit__pytracemalloc(void)
+{
+    char message[512] = "";
+    /* Without the C API not even an exception can be raised; Python makes a SystemError of it. */
+    if (!tm_pyapi_load(message, sizeof(message)) || !tm_pyfuncs_load(message, sizeof(message)))
+        return NULL;
+    if (tm_tracer_setup(NULL, message, sizeof(message)) < 0)
+        return tm_py_raise(tm_pyf.import_error, message);
+    if (!is_main_interpreter())
+        return tm_py_raise(tm_pyf.import_error,
+                           "pytracemalloc works in the main interpreter only");
+    tm_module_imported = true;
+    tm_tasks_sync();
+    return tm_module_new();
+}

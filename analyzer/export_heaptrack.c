@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: MIT
+/*
+ * heaptrack's interpreted text, file version 2, which heaptrack_print and
+ * heaptrack_gui read. Lines, as src/analyze/accumulatedtracedata.cpp of
+ * heaptrack 1.4 takes them, numbers in hex, indices from 1 with 0 for none
+ * (allocation infos: from 0):
+ *   v VERSION FILE_VERSION   X COMMAND   s STRING   t IP PARENT_TRACE
+ *   i ADDRESS MODULE FUNCTION FILE LINE   a SIZE TRACE   + INFO   c MILLISECONDS
+ */
+#include "analyzer/export.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "analyzer/core/intern.h"
+#include "analyzer/core/scan.h"
+#include "analyzer/error.h"
+
+typedef struct {
+    FILE *out;
+    const TmExport *job;
+    const struct tm_model *model;
+    guint32 *string_ids, *ip_ids, *trace_ids; /* by the model's strings, sites, nodes; 0: none yet */
+    guint32 n_strings, n_ips, n_traces;
+    struct tm_intern infos; /* of Info */
+} Writer;
+
+typedef struct {
+    guint64 size_bytes;
+    guint64 trace;
+} Info;
+
+static guint32 write_text(Writer *w, struct tms_str text)
+{
+    fputs("s ", w->out);
+    for (gsize i = 0; i < text.n_bytes; i++)
+        fputc((guchar)text.bytes[i] < 0x20 ? ' ' : text.bytes[i], w->out);
+    fputc('\n', w->out);
+    return ++w->n_strings;
+}
+
+static guint32 add_string(Writer *w, guint32 id)
+{
+    if (id != TM_MODEL_NO_STRING && w->string_ids[id] == 0)
+        w->string_ids[id] = write_text(w, tm_model_string(w->model, id));
+    return w->string_ids[id];
+}
+
+static guint32 add_function(Writer *w, guint32 site_id)
+{
+    g_autoptr(GString) name = NULL;
+    const struct tm_model_site *site = tm_model_site(w->model, site_id);
+
+    if (site->function != TM_MODEL_NO_STRING)
+        return add_string(w, site->function);
+    name = g_string_new(NULL);
+    tm_export_append_function(name, w->model, site_id);
+    return write_text(w, (struct tms_str){name->str, name->len});
+}
+
+static guint32 add_ip(Writer *w, guint32 site_id)
+{
+    const struct tm_model_site *site = tm_model_site(w->model, site_id);
+
+    if (w->ip_ids[site_id] == 0) {
+        guint32 module = add_string(w, site->module);
+        guint32 function = add_function(w, site_id);
+        guint32 file = add_string(w, site->file);
+        /* heaptrack tells frames apart by address; Python's have none, so their number serves. */
+        fprintf(w->out, "i %" PRIx64 " %x %x %x %x\n",
+                site->address ? site->address : (guint64)site_id + 1, module, function, file,
+                (unsigned)site->line);
+        w->ip_ids[site_id] = ++w->n_ips;
+    }
+    return w->ip_ids[site_id];
+}
+
+static void add_traces(Writer *w)
+{
+    /* A parent has the smaller id, so that it is written first. The empty traceback becomes a
+     * trace of the unknown site. */
+    fprintf(w->out, "t %x 0\n", add_ip(w, TM_MODEL_NO_SITE));
+    w->trace_ids[TM_MODEL_EMPTY] = ++w->n_traces;
+    for (guint32 n = 1; n < w->model->nodes.count; n++) {
+        const struct tm_model_node *node = tm_model_node(w->model, n);
+        guint32 ip = add_ip(w, node->site);
+        fprintf(w->out, "t %x %x\n", ip,
+                node->parent == TM_MODEL_EMPTY ? 0 : w->trace_ids[node->parent]);
+        w->trace_ids[n] = ++w->n_traces;
+    }
+}
+
+static bool write_rows(void *state, const struct tm_batch *batch)
+{
+    Writer *w = state;
+    const struct tm_image *image = &w->job->snapshot->image;
+
+    for (guint32 i = 0; i < batch->count; i++) {
+        guint32 node = batch->column.node[i], before = w->infos.count, id;
+        Info info = {batch->column.size_bytes[i], w->trace_ids[image->node_map[node]]};
+
+        if (image->keep_node && !image->keep_node[node])
+            continue;
+        id = tm_intern_get(&w->infos, &info);
+        if (id == TMS_NO_ID)
+            return false;
+        if (id == before)
+            fprintf(w->out, "a %" PRIx64 " %" PRIx64 "\n", info.size_bytes, info.trace);
+        fprintf(w->out, "+ %x\n", id);
+    }
+    return true;
+}
+
+static void write_head(const TmExport *job)
+{
+    const char *cmdline = tms_file_fact(&job->snapshot->file, "cmdline");
+    gint64 enabled_ns = tms_file_fact_i64(&job->snapshot->file, "enabled_ns", 0);
+    guint64 now_ns = job->snapshot->file.timestamp_ns;
+
+    fprintf(job->out, "v 10400 2\nX %s\nI 1000 0\n", cmdline ? cmdline : job->snapshot->path);
+    /* All that a snapshot knows is from one moment. */
+    if (enabled_ns > 0 && (guint64)enabled_ns < now_ns)
+        fprintf(job->out, "c %" PRIx64 "\n", (now_ns - (guint64)enabled_ns) / 1000000);
+}
+
+static gboolean write_heaptrack(const TmExport *job, GError **error)
+{
+    const struct tm_model *model = job->snapshot->image.model;
+    Writer w = {.out = job->out, .job = job, .model = model};
+    struct tms_error reason = {0};
+    void *states[1] = {&w};
+    gboolean ok;
+
+    if (!tm_image_map_nodes(&job->snapshot->image))
+        return tm_error_data(error, "not enough memory");
+    w.string_ids = g_new0(guint32, model->strings.count);
+    w.ip_ids = g_new0(guint32, model->sites.count);
+    w.trace_ids = g_new0(guint32, model->nodes.count);
+    tm_intern_init(&w.infos, sizeof(Info));
+    write_head(job);
+    add_traces(&w);
+    ok = tm_scan(&job->snapshot->file, TM_SCAN_NODE | TM_SCAN_SIZE, write_rows, states, 1, &reason);
+    if (!ok)
+        tm_error_set_from_reader(error, &reason);
+    tm_intern_done(&w.infos);
+    g_free(w.string_ids);
+    g_free(w.ip_ids);
+    g_free(w.trace_ids);
+    return ok;
+}
+
+const TmExportFormat tm_export_heaptrack = {
+    .name = "heaptrack",
+    .suffix = ".heaptrack",
+    .write = write_heaptrack,
+};

@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: MIT
+/* A file that is complete or not there: written under another name, then renamed. */
+#pragma once
+
+#include <glib.h>
+#include <stdio.h>
+
+typedef struct {
+    FILE *stream;
+    char *path;      /* NULL: stdout */
+    char *temporary;
+} TmOutfile;
+
+/* path NULL or "-": stdout. */
+gboolean tm_outfile_open(TmOutfile *file, const char *path, GError **error);
+/* Flushes and gives the file its name. */
+gboolean tm_outfile_commit(TmOutfile *file, GError **error);
+/* Removes what was not committed. */
+void tm_outfile_done(TmOutfile *file);

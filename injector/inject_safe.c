@@ -121,6 +121,15 @@ static bool called_is_safe(tm_unwinder *unwinder, const struct tm_frame *caller,
     return entry_is_safe(unwinder, target, in_syscall);
 }
 
+/* _start lies in the executable, so that libc's start of the program is not the last run. */
+static bool is_program_start(tm_unwinder *unwinder, uint64_t addr)
+{
+    uint64_t value = 0;
+    const tm_symbols *functions = tm_unwinder_functions_at(unwinder, addr, &value);
+    const struct tm_symbol *found = functions != NULL ? tm_symbols_find(functions, value) : NULL;
+    return found != NULL && strncmp(found->name, "__libc_start_", strlen("__libc_start_")) == 0;
+}
+
 /* frames[first..last] are libc's, and the run is as long as it can be. */
 static bool run_is_safe(tm_unwinder *unwinder, const GArray *frames, unsigned first, unsigned last,
                         long in_syscall)
@@ -133,6 +142,8 @@ static bool run_is_safe(tm_unwinder *unwinder, const GArray *frames, unsigned fi
     /* Only the innermost run can be waiting in a system call. */
     long number = first == 0 ? in_syscall : -1;
     uint64_t pc = outermost->exact_pc ? outermost->pc : outermost->pc - 1;
+    if (first > 0 && is_program_start(unwinder, pc))
+        return true;
     return entry_is_safe(unwinder, pc, number) ||
            called_is_safe(unwinder, &g_array_index(frames, struct tm_frame, last + 1), number);
 }

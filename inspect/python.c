@@ -68,10 +68,26 @@ static bool version_from_name(const struct tm_module *module, char hint[8])
     return true;
 }
 
+/* True where the string at `at` is a version that fits: of X.Y as the file's name says, or where
+ * that says nothing, one whose X.Y stands alone somewhere in the data too (VERSION). */
+static uint32_t accept_version(const char *at, size_t left, const char *hint, const Elf_Data *data)
+{
+    size_t n = strnlen(at, left);
+    uint32_t hex = n < 16 && n < left ? tm_python_version_hex(at) : 0;
+    char alone[8];
+    int alone_n = snprintf(alone, sizeof(alone), "%u.%u", hex >> 24 & 0xf, hex >> 16 & 0xff);
+    if (hex == 0)
+        return 0;
+    if (hint[0] != '\0')
+        return strcmp(alone, hint) == 0 ? hex : 0;
+    return memmem(data->d_buf, data->d_size, alone, (size_t)alone_n + 1) != NULL ? hex : 0;
+}
+
 /*
- * Before 3.11 the version is only there as the string literals PY_VERSION ("3.8.18") and VERSION
- * ("3.8") among the read-only data. Other versions' numbers may lie there too (of zlib, expat),
- * so a candidate counts only where its X.Y also stands alone, or is what the file's name says.
+ * Before 3.11 the version is only there as the string literal PY_VERSION ("3.8.18") among the
+ * read-only data, which may hold other versions' numbers too (of zlib, expat). The linker may have
+ * made it the tail of a longer string (a path that ends in the version), so what stands alone is
+ * looked for first and tails after that.
  */
 static bool version_from_strings(struct tm_python *python)
 {
@@ -82,19 +98,18 @@ static bool version_from_strings(struct tm_python *python)
     char hint[8] = "";
     version_from_name(python->module, hint);
     const char *start = data->d_buf, *end = start + data->d_size;
-    for (const char *at = start; at + 6 < end; at++) {
-        if ((*at != '3' && *at != '2') || at[1] != '.' || (at > start && at[-1] != '\0'))
-            continue;
-        size_t n = strnlen(at, (size_t)(end - at));
-        uint32_t hex = n < 16 && at + n < end ? tm_python_version_hex(at) : 0;
-        char alone[8];
-        int alone_n = snprintf(alone, sizeof(alone), "%u.%u", hex >> 24, hex >> 16 & 0xff);
-        if (hex == 0 || (hint[0] != '\0' && strcmp(alone, hint) != 0) ||
-            (hint[0] == '\0' && memmem(start, data->d_size, alone, (size_t)alone_n + 1) == NULL))
-            continue;
-        python->version_hex = hex;
-        g_strlcpy(python->version, at, sizeof(python->version));
-        return true;
+    for (int tails = 0; tails < 2; tails++) {
+        for (const char *at = start + 1; at + 6 < end; at++) {
+            if ((*at != '3' && *at != '2') || at[1] != '.' ||
+                (tails ? at[-1] != '/' && at[-1] != '-' : at[-1] != '\0'))
+                continue;
+            uint32_t hex = accept_version(at, (size_t)(end - at), hint, data);
+            if (hex == 0)
+                continue;
+            python->version_hex = hex;
+            g_strlcpy(python->version, at, sizeof(python->version));
+            return true;
+        }
     }
     unsigned major, minor;
     if (sscanf(hint, "%u.%u", &major, &minor) != 2)

@@ -26,6 +26,7 @@ extern const TmCommand tm_cmd_timeline;
 extern const TmCommand tm_cmd_merge;
 extern const TmCommand tm_cmd_convert;
 extern const TmCommand tm_cmd_verify;
+extern const TmCommand tm_cmd_extract;
 
 /* Exit status that an error stands for. */
 static inline TmExit tm_exit_of(const GError *error)

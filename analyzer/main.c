@@ -16,6 +16,7 @@ static const TmCommand *const commands[] = {
     &tm_cmd_merge,
     &tm_cmd_convert,
     &tm_cmd_verify,
+    &tm_cmd_extract,
 };
 
 static void print_help(const TmCommand *command)

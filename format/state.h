@@ -72,6 +72,9 @@ struct tm_counter {
     uint64_t gone_blocks;  /* frees; live blocks are the difference */
     int64_t peak_bytes;    /* highest live_bytes */
 };
+/* While sampling a block stands for others, and total_blocks and gone_blocks count in units of
+ * 1 / TM_BLOCK_SCALE. */
+#define TM_BLOCK_SCALE 256
 
 /*
  * The shadow map: one 64-bit entry per granule of address space.

@@ -33,6 +33,13 @@ tm_modules *tm_modules_read(pid_t pid, GError **error)
     tm_maps *maps = tm_maps_read(pid, error);
     if (maps == NULL)
         return NULL;
+    tm_modules *self = tm_modules_from_maps(maps);
+    self->pid = pid;
+    return self;
+}
+
+tm_modules *tm_modules_from_maps(tm_maps *maps)
+{
     GArray *items = g_array_new(FALSE, TRUE, sizeof(struct tm_module));
     for (size_t i = 0; i < maps->count; i++) {
         const struct tm_map *map = &maps->items[i];
@@ -53,7 +60,6 @@ tm_modules *tm_modules_read(pid_t pid, GError **error)
         }
     }
     tm_modules *self = g_new0(tm_modules, 1);
-    self->pid = pid;
     self->maps = maps;
     self->count = items->len;
     self->items = (struct tm_module *)(void *)g_array_free(items, FALSE);
@@ -108,7 +114,9 @@ bool tm_module_open(tm_modules *modules, struct tm_module *module, GError **erro
     if (module->elf != NULL)
         return true;
     module->tried = true;
-    if (strcmp(module->path, VDSO_NAME) == 0) {
+    if (modules->opener != NULL) {
+        module->elf = modules->opener(modules->opener_arg, module, error);
+    } else if (strcmp(module->path, VDSO_NAME) == 0) {
         module->elf = open_vdso(modules->pid, module, error);
     } else {
         int fd = open_mapped_file(modules->pid, module);

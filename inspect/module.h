@@ -22,8 +22,13 @@ struct tm_module {
     uint64_t bias; /* add to a value of the file to get an address; valid with elf */
 };
 
+/* Opens the file of a module that is not one of a live process. NULL and *error on failure. */
+typedef tm_elf *(*tm_module_opener)(void *arg, const struct tm_module *module, GError **error);
+
 typedef struct tm_modules {
-    pid_t pid;
+    pid_t pid; /* 0: not of a live process */
+    tm_module_opener opener; /* NULL: through /proc/PID */
+    void *opener_arg;
     tm_maps *maps;
     struct tm_module *items; /* by ascending address */
     size_t count;
@@ -31,6 +36,8 @@ typedef struct tm_modules {
 
 /* Reads the maps and groups them; opens nothing. */
 tm_modules *tm_modules_read(pid_t pid, GError **error);
+/* The same from a table; takes it over. */
+tm_modules *tm_modules_from_maps(tm_maps *maps);
 void tm_modules_free(tm_modules *modules);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(tm_modules, tm_modules_free)
 

@@ -11,7 +11,7 @@
 #include "inspect/process.h"
 
 /* Only these can hold a payload; looking into every module of the process would cost too much. */
-static bool has_payload_name(const struct tm_module *module)
+bool tm_payload_has_name(const struct tm_module *module)
 {
     const char *slash = strrchr(module->path, '/');
     const char *name = slash != NULL ? slash + 1 : module->path;
@@ -41,7 +41,7 @@ bool tm_inspect_find_payload(pid_t pid, tm_modules *modules, struct tm_payload *
     struct tm_payload found = {0};
     for (size_t i = 0; i < modules->count && !found.state_valid; i++) {
         struct tm_module *module = &modules->items[i];
-        if (!has_payload_name(module))
+        if (!tm_payload_has_name(module))
             continue;
         bool exported =
             tm_module_export_addr(modules, module, TM_STATE_SYMBOL, &found.state_addr);

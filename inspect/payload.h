@@ -17,6 +17,9 @@ struct tm_payload {
     struct tm_state state; /* a copy; nothing in it is to be trusted */
 };
 
+/* Whether a module's name is one that a payload can have. */
+bool tm_payload_has_name(const struct tm_module *module);
+
 /* Looks for a mapped payload: by the name of its memfd, or by TM_STATE_SYMBOL for one that was
  * loaded as a Python extension. False and *error only where the process cannot be looked at.
  * A caller that has the modules already passes them; otherwise NULL. Cheap: some 0.3 ms. */

@@ -202,7 +202,6 @@ __attribute__((always_inline)) static inline struct tm_taken tm_store_take(enum 
 struct tm_weight {
     int64_t bytes, blocks;
 };
-#define TM_BLOCK_SCALE 256
 struct tm_weight tm_store_scaled_weight(uint64_t size_bytes);
 
 static inline struct tm_weight tm_store_weight(uint64_t size_bytes)

@@ -63,7 +63,7 @@ def seen_during(work, count):
 
 
 def make_threads():
-    """Thread states and locks are blocks of the raw domain, some made without the GIL."""
+    """Thread states, and locks since 3.3, are blocks of the raw domain."""
     for _ in range(20):
         thread = threading.Thread(target=lambda: [threading.Lock() for _ in range(20)])
         thread.start()

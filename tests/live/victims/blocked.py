@@ -91,5 +91,5 @@ def beat_for_ever():
 beater = threading.Thread(target=beat_for_ever if not sys.argv[1].endswith("-alone") else int)
 beater.daemon = True
 beater.start()
-_victim.say("ready")
+_victim.say("ready", 1 if sys.argv[1].endswith("-alone") else 2)
 main(sys.argv[1])

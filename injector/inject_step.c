@@ -31,7 +31,9 @@ void tm_step(enum tm_step step, pid_t target)
     if (strcmp(what, "die") == 0) {
         kill(getpid(), SIGKILL);
     } else if (strcmp(what, "exit") == 0) {
-        kill(getppid(), SIGKILL);
+        /* The steps in between are the worker's, and its parent is tm-attach. */
+        if (step >= TM_STEP_SEIZED && step <= TM_STEP_DETACHED)
+            kill(getppid(), SIGKILL);
         kill(getpid(), SIGKILL);
     } else if (strcmp(what, "kill") == 0) {
         kill(target, SIGKILL);

@@ -28,6 +28,7 @@
  * The store has users: tracing itself and every snapshot under way. The last one takes it down, so
  * that neither waits for the other while it holds the GIL. Guarded by the GIL for 0 -> 1.
  */
+enum { STORE_CLOSING = -1 };
 static _Atomic int store_users;
 static _Atomic int window_eventfd = -1;
 /* Odd while tm_tracer_set_window writes: a hook may read one half of the old and one of the new. */
@@ -94,9 +95,15 @@ void tm_tracer_set_window(int eventfd, uint64_t low_bytes, uint64_t high_bytes)
 
 static void store_release(void)
 {
-    if (atomic_fetch_sub(&store_users, 1) == 1) {
+    int users = atomic_load(&store_users);
+    while (!atomic_compare_exchange_weak(&store_users, &users,
+                                         users == 1 ? STORE_CLOSING : users - 1))
+        ;
+    if (users == 1) {
+        /* Nobody may begin anew before the old store is gone. */
         tm_store_done();
         tm_traceback_done();
+        atomic_store(&store_users, 0);
     }
 }
 
@@ -121,7 +128,7 @@ bool tm_tracer_hold(void)
 {
     int users = atomic_load(&store_users);
     do {
-        if (!tm_tracer_is_enabled() || users == 0)
+        if (!tm_tracer_is_enabled() || users <= 0)
             return false;
     } while (!atomic_compare_exchange_weak(&store_users, &users, users + 1));
     return true;
@@ -136,7 +143,7 @@ void tm_tracer_measure(void)
 {
     if (!tm_tracer_hold())
         return;
-    atomic_store(&own_free_bytes, tm_store_measure());
+    atomic_store(&own_free_bytes, tm_store_measure(tm_traceback_resident_bytes()));
     tm_tracer_unhold();
 }
 

@@ -13,10 +13,12 @@
 
 #include "format/boot.h"
 #include "payload/code.h"
+#include "payload/filter.h"
 #include "payload/gil.h"
 #include "payload/hooks.h"
 #include "payload/layout.h"
 #include "payload/pyapi.h"
+#include "payload/query.h"
 #include "payload/sample.h"
 #include "payload/snapshot.h"
 #include "payload/store.h"
@@ -33,6 +35,7 @@ static _Atomic int store_users;
 static _Atomic int window_eventfd = -1;
 /* Odd while tm_tracer_set_window writes: a hook may read one half of the old and one of the new. */
 static bool ready;
+static struct tm_restarts restarts; /* GIL */
 
 static _Atomic uint64_t own_free_bytes; /* as last measured */
 
@@ -181,6 +184,7 @@ static bool store_up(void)
     }
     tm_store.window_crossed = tm_watch_crossed;
     tm_watch_renew();
+    tm_filter_apply_all();
     return true;
 }
 
@@ -212,6 +216,7 @@ int tm_tracer_enable(const struct tm_tracer_options *options, char *message, siz
         snprintf(message, message_bytes, "no memory for the traces");
         return -ENOMEM;
     }
+    restarts = (struct tm_restarts){0, 0};
     atomic_store(&store_users, 1);
     tm_traceback_limit = options->traceback_limit;
     tm_state_export.traceback_limit = options->traceback_limit;
@@ -236,6 +241,39 @@ void tm_tracer_set_limit(uint32_t frames)
         tm_traceback_flush();
     }
     pthread_mutex_unlock(&tm_store_lock);
+}
+
+int tm_tracer_set_filters(const struct tm_filter_spec *specs, size_t n_specs)
+{
+    adopt_if_forked();
+    pthread_mutex_lock(&tm_store_lock);
+    int error = tm_filter_replace(specs, n_specs);
+    tm_hooks_choose_half();
+    pthread_mutex_unlock(&tm_store_lock);
+    return error;
+}
+
+bool tm_tracer_restart_if_displaced(void)
+{
+    if (!tm_tracer_is_enabled() || tm_hooks_reachable())
+        return false;
+    struct tm_restarts after = restarts;
+    after.count++;
+    after.lost_blocks += tm_tracer_totals().traced_blocks;
+    tm_hooks_restart();
+    /* Code objects died unseen as well. */
+    pthread_mutex_lock(&tm_store_lock);
+    tm_traceback_flush();
+    pthread_mutex_unlock(&tm_store_lock);
+    tm_query_clear();
+    /* The program's allocations from here on are seen again. */
+    restarts = after;
+    return true;
+}
+
+struct tm_restarts tm_tracer_restarts(void)
+{
+    return restarts;
 }
 
 enum tm_unhook tm_tracer_disable(void)
@@ -379,6 +417,7 @@ bool tm_tracer_quiesce(int timeout_ms)
                 pending++;
         }
         if (pending == 0) {
+            tm_filter_replace(NULL, 0);
             tm_hooks_done();
             return true;
         }

@@ -48,7 +48,11 @@ struct tm_site {
 #define TM_NONE 0xffffffffu
 enum tm_site_flags {
     TM_SITE_NATIVE = 1u << 0,
-    TM_SITE_EXCLUDED = 1u << 1, /* by the filters on the most recent frame */
+    /* Some filter of that kind matches: on the most recent frame, on any frame. */
+    TM_SITE_TOP_IN = 1u << 1,
+    TM_SITE_TOP_OUT = 1u << 2,
+    TM_SITE_TRACEBACK_IN = 1u << 3,
+    TM_SITE_TRACEBACK_OUT = 1u << 4,
 };
 
 /* Node 0 is the empty traceback. parent < own index. */
@@ -61,6 +65,8 @@ struct tm_node {
 };
 enum tm_node_flags {
     TM_NODE_EXCLUDED = 1u << 0, /* by the filters; nothing is traced here */
+    TM_NODE_ANY_IN = 1u << 1,   /* some frame has TM_SITE_TRACEBACK_IN */
+    TM_NODE_ANY_OUT = 1u << 2,  /* some frame has TM_SITE_TRACEBACK_OUT */
 };
 
 /* Counters by site id (parallel to the vec of sites) and for the empty traceback (index 0: sites

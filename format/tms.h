@@ -152,6 +152,8 @@ _Static_assert(sizeof(struct tms_end) == 24, ".tms format");
  *   sample_bytes (0: every block; else the mean bytes between two samples)
  *   dropped  counter (of the session's snapshots, from 1)  pause_ns  tool ("tm 0.1.0")
  *   reason ("delay", "memory", "request", "exit", "passive", "api")
+ *   restarts, restart_lost_blocks (how often another tool had taken the hooks out in this session,
+ *   so that tracing began anew, and how many traces were forgotten in that)
  *   torn (passive reads: entries that were not trusted)
  *   native (depth; 0: none)  layout ("debug-offsets", "dwarf", "table")
  */

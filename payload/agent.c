@@ -115,6 +115,7 @@ int tm_agent_snapshot(struct tm_agent *agent, struct tm_output *output, const ch
         strcpy(agent->record.last_file, agent->result.file); /* the same size */
     }
     tell_event(agent, status);
+    tm_tracer_trim();
     return status;
 }
 

@@ -96,6 +96,11 @@ static void put_totals(struct tm_msg_buf *out)
     tm_msg_put_u64(out, "dropped", totals.dropped);
     tm_msg_put_u64(out, "own_bytes", totals.own_bytes);
     tm_msg_put_u64(out, "own_free_bytes", totals.own_free_bytes);
+    struct tm_restarts restarts = tm_tracer_restarts();
+    if (restarts.count != 0) {
+        tm_msg_put_u64(out, "restarts", restarts.count);
+        tm_msg_put_u64(out, "restart_lost_blocks", restarts.lost_blocks);
+    }
 }
 
 /* The answer to STATUS, START and SET: one picture of everything. */
@@ -126,7 +131,8 @@ static void answer_status(struct tm_agent *agent)
 }
 
 /* Switches the engine on, or changes its options. */
-static int enable(const struct tm_options *options, char *message, size_t message_bytes)
+static int enable(const struct tm_options *options, const struct tm_option_filters *filters,
+                  char *message, size_t message_bytes)
 {
     struct tm_tracer_options tracer = {
         .traceback_limit = options->traceback_limit,
@@ -138,7 +144,15 @@ static int enable(const struct tm_options *options, char *message, size_t messag
         snprintf(message, message_bytes, "the Python interpreter is shutting down");
         return status;
     }
-    status = tm_tracer_enable(&tracer, message, message_bytes);
+    if (filters->given) {
+        status = tm_tracer_set_filters(filters->specs, filters->count);
+        if (status < 0)
+            snprintf(message, message_bytes, "the filters cannot be set: %s",
+                     status == -EINVAL ? "too many joker characters in the filename pattern"
+                                       : "memory is short");
+    }
+    if (status == 0)
+        status = tm_tracer_enable(&tracer, message, message_bytes);
     tm_gil_drop(gil);
     return status;
 }
@@ -167,6 +181,7 @@ static void apply_options(struct tm_agent *agent, const struct tm_options *optio
 /* START and SET. Takes fd over. */
 static void answer_options(struct tm_agent *agent, int fd, bool first)
 {
+    static struct tm_option_filters filters; /* large; one agent, one thread */
     struct tm_options options = agent->options;
     char message[320] = "";
     enum tm_ctl_error error = 0;
@@ -174,7 +189,8 @@ static void answer_options(struct tm_agent *agent, int fd, bool first)
     if (first == agent->started) {
         error = TM_CTL_E_STATE;
         snprintf(message, sizeof(message), first ? "started already" : "not started");
-    } else if (!tm_options_parse(&options, &agent->in, message, sizeof(message))) {
+    } else if (!tm_options_parse(&options, &agent->in, message, sizeof(message)) ||
+               !tm_options_parse_filters(&filters, &agent->in, message, sizeof(message))) {
         error = TM_CTL_E_OPTION;
     }
     if (error) {
@@ -182,7 +198,7 @@ static void answer_options(struct tm_agent *agent, int fd, bool first)
             close(fd);
     } else if (tm_output_configure(&agent->output, &options, fd, message, sizeof(message)) < 0) {
         error = TM_CTL_E_IO;
-    } else if (enable(&options, message, sizeof(message)) < 0) {
+    } else if (enable(&options, &filters, message, sizeof(message)) < 0) {
         error = TM_CTL_E_PYTHON;
     }
     if (error) {

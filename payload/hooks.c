@@ -20,6 +20,7 @@ uint32_t tm_hooks_probe_seen[TM_PY_DOMAINS];
 
 static struct tm_py_allocator ours[TM_PY_DOMAINS]; /* as installed */
 static bool installed;                             /* GIL */
+static bool displaced;                             /* GIL */
 
 static bool same_functions(const struct tm_py_allocator *a, const struct tm_py_allocator *b)
 {
@@ -116,10 +117,17 @@ void tm_hooks_install(void)
     installed = true;
 }
 
+void tm_hooks_restart(void)
+{
+    displaced = true;
+    tm_hooks_install();
+    tm_hooks_choose_half();
+}
+
 enum tm_unhook tm_hooks_remove(void)
 {
     if (!installed)
-        return TM_UNHOOK_RESTORED;
+        return displaced ? TM_UNHOOK_INERT : TM_UNHOOK_RESTORED;
     for (int domain = 0; domain < TM_PY_DOMAINS; domain++) {
         struct tm_py_allocator now;
         tm_py.PyMem_GetAllocator(domain, &now);
@@ -128,8 +136,8 @@ enum tm_unhook tm_hooks_remove(void)
     }
     for (int domain = 0; domain < TM_PY_DOMAINS; domain++)
         tm_py.PyMem_SetAllocator(domain, &tm_hooks_below[domain]);
-    installed = false;
-    return TM_UNHOOK_RESTORED;
+    installed = displaced; /* then look for them before they are put in again */
+    return displaced ? TM_UNHOOK_INERT : TM_UNHOOK_RESTORED;
 }
 
 static void set_mode(uintptr_t mode)
@@ -153,6 +161,11 @@ void tm_hooks_choose_half(void)
     if (atomic_load(&tm_live->mode) != TM_WORD_OFF)
         set_mode(tm_store.snapshot_active || tm_filter_any() || !hooks_fit() ? TM_WORD_SLOW
                                                                              : TM_WORD_FAST);
+}
+
+void tm_hooks_new_session(void)
+{
+    tm_hooks_session++;
 }
 
 void tm_hooks_start(void)

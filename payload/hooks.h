@@ -36,6 +36,9 @@ void tm_hooks_done(void);
 void tm_hooks_install(void);
 /* Takes them out where all that are in place are topmost. */
 enum tm_unhook tm_hooks_remove(void);
+/* Another tool has taken our hooks out: puts them on top again. That tool may hold on to them and
+ * bring them back at any time, so that tm_hooks_remove says INERT from now on. */
+void tm_hooks_restart(void);
 /* Allocates and frees in each domain: true where our hook saw all of them. */
 bool tm_hooks_reachable(void);
 
@@ -54,5 +57,8 @@ void tm_hooks_own_end(int slot);
 bool tm_hooks_forked(void);
 /* In such a child: forgets the parent's threads. */
 void tm_hooks_adopt(void);
+/* The store was emptied: what threads have lifted out of it for a realloc must not come back.
+ * tm_store_lock is held. */
+void tm_hooks_new_session(void);
 /* Threads that are inside a hook now, GIL lane not counted. */
 int tm_hooks_inside(void);

@@ -94,6 +94,53 @@ static void take_output(struct parse *parse, char ret[TM_OUTPUT_TEMPLATE_BYTES])
         memcpy(ret, text, length + 1);
 }
 
+/* "KIND:LINE:PATTERN"; the pattern may hold further colons. */
+static bool parse_filter(const char *text, struct tm_filter_spec *ret)
+{
+    static const struct {
+        const char *kind;
+        uint32_t flags;
+    } kinds[] = {
+        {"include:", TM_FILTERS_INCLUDE},
+        {"exclude:", 0},
+        {"include-traceback:", TM_FILTERS_INCLUDE | TM_FILTERS_TRACEBACK},
+        {"exclude-traceback:", TM_FILTERS_TRACEBACK},
+    };
+    int64_t line = 0;
+
+    for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+        size_t n_bytes = strlen(kinds[i].kind);
+        if (strncmp(text, kinds[i].kind, n_bytes) != 0)
+            continue;
+        for (text += n_bytes; *text >= '0' && *text <= '9' && line <= INT32_MAX; text++)
+            line = line * 10 + (*text - '0');
+        if (*text++ != ':' || line > INT32_MAX)
+            return false;
+        *ret = (struct tm_filter_spec){text, strlen(text), (int32_t)line, kinds[i].flags};
+        return true;
+    }
+    return false;
+}
+
+bool tm_options_parse_filters(struct tm_option_filters *ret, const struct tm_msg_buf *msg,
+                              char *message, size_t message_bytes)
+{
+    struct parse parse = {.msg = msg, .message = message, .message_bytes = message_bytes};
+    uint64_t count = 0;
+
+    ret->given = tm_msg_get(msg, "filters") != NULL;
+    ret->count = 0;
+    take_u64(&parse, "filters", TM_OPTION_FILTERS_MAX, &count);
+    for (uint64_t i = 0; i < count && !parse.failed; i++) {
+        char key[16];
+        snprintf(key, sizeof(key), "filter%u", (unsigned)i);
+        const char *text = tm_msg_get(msg, key);
+        if (text == NULL || !parse_filter(text, &ret->specs[ret->count++]))
+            fail(&parse, key, "must be KIND:LINE:PATTERN");
+    }
+    return !parse.failed;
+}
+
 bool tm_options_parse(struct tm_options *options, const struct tm_msg_buf *msg, char *message,
                       size_t message_bytes)
 {

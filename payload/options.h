@@ -11,8 +11,10 @@
 #include <stdint.h>
 
 #include "format/control.h"
+#include "payload/filter.h"
 
 #define TM_OUTPUT_TEMPLATE_BYTES 1024
+#define TM_OPTION_FILTERS_MAX 256
 
 struct tm_options {
     bool with_traces;
@@ -28,6 +30,17 @@ struct tm_options {
     int64_t utc_offset_s;     /* what $timestamp is in: the user's local time */
     char output[TM_OUTPUT_TEMPLATE_BYTES];
 };
+
+/* The keys filters (how many; absent: they stay as they are) and filter0, filter1, ..., each
+ * "KIND:LINE:PATTERN": KIND include, exclude, include-traceback or exclude-traceback; LINE 0: any.
+ * The patterns are borrowed from the message. */
+struct tm_option_filters {
+    bool given;
+    uint32_t count;
+    struct tm_filter_spec specs[TM_OPTION_FILTERS_MAX];
+};
+bool tm_options_parse_filters(struct tm_option_filters *ret, const struct tm_msg_buf *msg,
+                              char *message, size_t message_bytes);
 
 /* Traces, one frame, 60 s, 5 MiB, tracemalloc-$pid-$counter.tms. */
 void tm_options_init(struct tm_options *options);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "payload/query.h"
 
+#include "payload/hooks.h"
 #include "payload/mem.h"
 #include "payload/store.h"
 
@@ -95,6 +96,8 @@ void tm_query_clear(void)
         *tm_store_counter(TM_LANE_GIL, i) = (struct tm_counter){0};
         *tm_store_counter(TM_LANE_SHARED, i) = (struct tm_counter){0};
     }
+    /* Blocks on their way through realloc belong to what was forgotten. */
+    tm_hooks_new_session();
     state->gil_bytes = state->shared_bytes = 0;
     state->peak_bytes = state->shared_peak_bytes = 0;
     pthread_mutex_unlock(&tm_store_lock);

@@ -123,15 +123,14 @@ static bool page_is_empty(const uint64_t *entries)
 static void find_empty(void *data, uint64_t base_addr, uint64_t *entries)
 {
     struct tm_shadow_trim *trim = data;
-    unsigned char resident[2 * (1 << TM_CHUNK_SHIFT) / TM_MEM_PAGE_BYTES];
+    unsigned char resident[TM_SHADOW_CHUNK_PAGES];
     uint32_t n_pages = tm_shadow.chunk_entries / PAGE_ENTRIES;
-    if (base_addr < trim->next_base || trim->n == TM_SHADOW_TRIM_MAX)
+    if (base_addr < trim->next_base || trim->n >= TM_SHADOW_TRIM_PAGES)
         return;
     tm_mem_resident_bytes(entries, chunk_bytes(), resident);
-    for (uint32_t i = 0; i < n_pages && trim->n < TM_SHADOW_TRIM_MAX; i++)
+    for (uint32_t i = 0; i < n_pages; i++)
         if (resident[i] && page_is_empty(entries + i * PAGE_ENTRIES))
             trim->pages[trim->n++] = entries + i * PAGE_ENTRIES;
-    /* A chunk that was cut short is left for the next time. */
     trim->next_base = base_addr + (1ull << TM_CHUNK_SHIFT);
 }
 

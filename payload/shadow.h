@@ -62,11 +62,12 @@ size_t tm_shadow_resident_bytes(void);
 
 /* Gives pages back on which no entry is left, a few at a time so that the pauses are short: find
  * looks without any lock, do discards what is still empty while both lanes stand still. */
-#define TM_SHADOW_TRIM_MAX 128
+#define TM_SHADOW_TRIM_PAGES 64
+#define TM_SHADOW_CHUNK_PAGES 256 /* at most: granules of 8 bytes */
 struct tm_shadow_trim {
     uint64_t next_base; /* 0 at first: where the next find goes on */
     uint32_t n;
-    uint64_t *pages[TM_SHADOW_TRIM_MAX];
+    uint64_t *pages[TM_SHADOW_TRIM_PAGES + TM_SHADOW_CHUNK_PAGES];
 };
 /* False: nothing more to be found. */
 bool tm_shadow_trim_find(struct tm_shadow_trim *trim);

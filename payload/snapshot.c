@@ -50,6 +50,7 @@ struct snapshot {
     uint32_t generation; /* entries older than this belong to the snapshot */
     uint32_t n_strings, n_sites, n_nodes;
     struct tm_totals totals;
+    struct tm_restarts restarts;
     struct tm_counter *counters; /* 2 * n_sites: GIL lane, then shared lane */
     struct chunk_seen *chunks;
     uint32_t n_chunks, chunk_capacity;
@@ -129,14 +130,6 @@ static void gil_drop(int gil)
     tm_hooks_own_end(own);
 }
 
-static bool hooks_reachable(void)
-{
-    int own = tm_hooks_own_begin();
-    bool reachable = tm_hooks_reachable();
-    tm_hooks_own_end(own);
-    return reachable;
-}
-
 /* Both lanes stand still. Only now can the chunks with entries of the snapshot be counted. */
 static void alloc_chunks(struct snapshot *s)
 {
@@ -156,9 +149,10 @@ static int begin(struct snapshot *s)
     int error = 0;
     if (!tm_tracer_is_enabled()) {
         error = fail(s->result, -ENODEV, "tracing is off");
-    } else if (!hooks_reachable()) {
+    } else if (tm_tracer_restart_if_displaced()) {
         error = fail(s->result, -ENOLINK,
-                     "another tool has taken tm's hooks out; the traces are no longer true");
+                     "another tool had taken tm's hooks out: all traces were forgotten, as they were no "
+                     "longer true, and tracing begins anew");
     } else if (!tm_tracer_hold()) {
         error = fail(s->result, -ENODEV, "tracing is off");
     } else {
@@ -168,6 +162,7 @@ static int begin(struct snapshot *s)
         s->n_sites = tm_vec_count(&tm_state_export.sites);
         s->n_strings = tm_vec_count(&tm_state_export.strings);
         s->totals = tm_tracer_totals();
+        s->restarts = tm_tracer_restarts();
         copy_counters(s);
         if (s->options->with_traces) {
             alloc_chunks(s);
@@ -454,6 +449,10 @@ static void write_facts(struct snapshot *s)
     tms_writer_fact(w, "tool", "tm " TM_VERSION);
     if (s->options->reason != NULL)
         tms_writer_fact(w, "reason", s->options->reason);
+    if (s->restarts.count != 0) {
+        tms_writer_fact_i64(w, "restarts", (int64_t)s->restarts.count);
+        tms_writer_fact_i64(w, "restart_lost_blocks", (int64_t)s->restarts.lost_blocks);
+    }
     tms_writer_fact(w, "layout", tm_tracer_layout_source());
     tms_writer_finish(w);
 }

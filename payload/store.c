@@ -189,13 +189,13 @@ uint64_t tm_store_entry_size_bytes(uint64_t addr, uint64_t entry)
     return size == TM_SIZE_OVERFLOW ? tm_store_overflow_find(addr) : size;
 }
 
-uint64_t tm_store_measure(void)
+uint64_t tm_store_measure(size_t other_bytes)
 {
     struct tm_state *state = &tm_state_export;
     const struct tm_vec *vecs[] = {&state->strings,      &state->sites,
                                    &state->nodes,        &tm_intern_node_counters,
                                    &state->counters_gil, &state->counters_shared};
-    size_t total = tm_shadow_resident_bytes();
+    size_t total = other_bytes + tm_shadow_resident_bytes();
     for (size_t i = 0; i < sizeof(vecs) / sizeof(vecs[0]); i++)
         total += tm_vec_resident_bytes(vecs[i]);
     tm_mem_set_sparse(total);

@@ -74,8 +74,8 @@ void tm_store_snapshot_end(struct tm_undo_log ret[TM_LANES]);
 void tm_store_undo_free(struct tm_undo_log *log);
 
 /* Measures what the store holds and publishes it in tm_state_export.own_bytes. Returns what of it
- * is without data. The store must not be done away with meanwhile. */
-uint64_t tm_store_measure(void);
+ * is without data. other_bytes: resident elsewhere. The store must not be done away with meanwhile. */
+uint64_t tm_store_measure(size_t other_bytes);
 
 uint64_t tm_store_entry_size_bytes(uint64_t addr, uint64_t entry);
 

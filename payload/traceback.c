@@ -24,9 +24,9 @@ static bool cache_init(struct tm_traceback_cache *cache, uint32_t sites, uint32_
     *cache =
         (struct tm_traceback_cache){.site_mask = sites - 1, .walk_mask = walks - 1, .epoch = 1};
     cache->deaths_seen = atomic_load_explicit(&tm_traceback_deaths, memory_order_relaxed);
-    cache->sites = tm_mem_map(sites * sizeof(*cache->sites));
-    cache->walks = tm_mem_map(walks * sizeof(*cache->walks));
-    cache->path = tm_mem_map(TM_TRACEBACK_LIMIT_MAX * sizeof(*cache->path));
+    cache->sites = tm_mem_map_sparse(sites * sizeof(*cache->sites));
+    cache->walks = tm_mem_map_sparse(walks * sizeof(*cache->walks));
+    cache->path = tm_mem_map_sparse(TM_TRACEBACK_LIMIT_MAX * sizeof(*cache->path));
     return cache->sites && cache->walks && cache->path;
 }
 
@@ -34,9 +34,9 @@ static void cache_done(struct tm_traceback_cache *cache)
 {
     if (cache->site_mask == 0)
         return;
-    tm_mem_unmap(cache->sites, (cache->site_mask + 1) * sizeof(*cache->sites));
-    tm_mem_unmap(cache->walks, (cache->walk_mask + 1) * sizeof(*cache->walks));
-    tm_mem_unmap(cache->path, TM_TRACEBACK_LIMIT_MAX * sizeof(*cache->path));
+    tm_mem_unmap_sparse(cache->sites, (cache->site_mask + 1) * sizeof(*cache->sites));
+    tm_mem_unmap_sparse(cache->walks, (cache->walk_mask + 1) * sizeof(*cache->walks));
+    tm_mem_unmap_sparse(cache->path, TM_TRACEBACK_LIMIT_MAX * sizeof(*cache->path));
     *cache = (struct tm_traceback_cache){0};
 }
 
@@ -54,6 +54,19 @@ void tm_traceback_done(void)
 {
     for (int lane = 0; lane < TM_LANES; lane++)
         cache_done(&tm_traceback_caches[lane]);
+}
+
+size_t tm_traceback_resident_bytes(void)
+{
+    size_t total = 0;
+    for (int lane = 0; lane < TM_LANES; lane++) {
+        const struct tm_traceback_cache *cache = &tm_traceback_caches[lane];
+        total += tm_mem_resident_bytes(cache->sites,
+                                       (cache->site_mask + 1) * sizeof(*cache->sites), NULL);
+        total += tm_mem_resident_bytes(cache->walks,
+                                       (cache->walk_mask + 1) * sizeof(*cache->walks), NULL);
+    }
+    return total;
 }
 
 void tm_traceback_abandon(void)
@@ -137,7 +150,7 @@ static void grow_walks(struct tm_traceback_cache *cache)
     cache->evictions = 0;
     if (slots > WALKS_MAX)
         return;
-    struct tm_walk_slot *walks = tm_mem_map(slots * sizeof(*walks));
+    struct tm_walk_slot *walks = tm_mem_map_sparse(slots * sizeof(*walks));
     if (walks == NULL)
         return;
     for (uint32_t i = 0; i <= cache->walk_mask; i++) {
@@ -145,7 +158,7 @@ static void grow_walks(struct tm_traceback_cache *cache)
         if (walk->epoch == cache->epoch)
             walks[(walk->hash1 >> 20 ^ walk->hash1) & (slots - 1)] = *walk;
     }
-    tm_mem_unmap(cache->walks, (cache->walk_mask + 1) * sizeof(*walks));
+    tm_mem_unmap_sparse(cache->walks, (cache->walk_mask + 1) * sizeof(*walks));
     cache->walks = walks;
     cache->walk_mask = slots - 1;
 }

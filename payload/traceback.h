@@ -64,6 +64,8 @@ extern _Atomic uint32_t tm_traceback_deaths;
 bool tm_traceback_init(void);
 void tm_traceback_done(void);
 void tm_traceback_abandon(void);
+/* How much of the caches is in memory, nearly: a table may be growing meanwhile. */
+size_t tm_traceback_resident_bytes(void);
 /* Forgets all cached tracebacks, e.g. when the limit or a filter changes. Both lanes stand still.
  */
 void tm_traceback_flush(void);

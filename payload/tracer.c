@@ -13,10 +13,12 @@
 
 #include "format/boot.h"
 #include "payload/code.h"
+#include "payload/filter.h"
 #include "payload/gil.h"
 #include "payload/hooks.h"
 #include "payload/layout.h"
 #include "payload/pyapi.h"
+#include "payload/query.h"
 #include "payload/sample.h"
 #include "payload/snapshot.h"
 #include "payload/store.h"
@@ -28,10 +30,12 @@
  * The store has users: tracing itself and every snapshot under way. The last one takes it down, so
  * that neither waits for the other while it holds the GIL. Guarded by the GIL for 0 -> 1.
  */
+enum { STORE_CLOSING = -1 };
 static _Atomic int store_users;
 static _Atomic int window_eventfd = -1;
 /* Odd while tm_tracer_set_window writes: a hook may read one half of the old and one of the new. */
 static bool ready;
+static struct tm_restarts restarts; /* GIL */
 
 static _Atomic uint64_t own_free_bytes; /* as last measured */
 
@@ -94,9 +98,15 @@ void tm_tracer_set_window(int eventfd, uint64_t low_bytes, uint64_t high_bytes)
 
 static void store_release(void)
 {
-    if (atomic_fetch_sub(&store_users, 1) == 1) {
+    int users = atomic_load(&store_users);
+    while (!atomic_compare_exchange_weak(&store_users, &users,
+                                         users == 1 ? STORE_CLOSING : users - 1))
+        ;
+    if (users == 1) {
+        /* Nobody may begin anew before the old store is gone. */
         tm_store_done();
         tm_traceback_done();
+        atomic_store(&store_users, 0);
     }
 }
 
@@ -121,7 +131,7 @@ bool tm_tracer_hold(void)
 {
     int users = atomic_load(&store_users);
     do {
-        if (!tm_tracer_is_enabled() || users == 0)
+        if (!tm_tracer_is_enabled() || users <= 0)
             return false;
     } while (!atomic_compare_exchange_weak(&store_users, &users, users + 1));
     return true;
@@ -136,7 +146,7 @@ void tm_tracer_measure(void)
 {
     if (!tm_tracer_hold())
         return;
-    atomic_store(&own_free_bytes, tm_store_measure());
+    atomic_store(&own_free_bytes, tm_store_measure(tm_traceback_resident_bytes()));
     tm_tracer_unhold();
 }
 
@@ -174,6 +184,7 @@ static bool store_up(void)
     }
     tm_store.window_crossed = tm_watch_crossed;
     tm_watch_renew();
+    tm_filter_apply_all();
     return true;
 }
 
@@ -205,6 +216,7 @@ int tm_tracer_enable(const struct tm_tracer_options *options, char *message, siz
         snprintf(message, message_bytes, "no memory for the traces");
         return -ENOMEM;
     }
+    restarts = (struct tm_restarts){0, 0};
     atomic_store(&store_users, 1);
     tm_traceback_limit = options->traceback_limit;
     tm_state_export.traceback_limit = options->traceback_limit;
@@ -229,6 +241,39 @@ void tm_tracer_set_limit(uint32_t frames)
         tm_traceback_flush();
     }
     pthread_mutex_unlock(&tm_store_lock);
+}
+
+int tm_tracer_set_filters(const struct tm_filter_spec *specs, size_t n_specs)
+{
+    adopt_if_forked();
+    pthread_mutex_lock(&tm_store_lock);
+    int error = tm_filter_replace(specs, n_specs);
+    tm_hooks_choose_half();
+    pthread_mutex_unlock(&tm_store_lock);
+    return error;
+}
+
+bool tm_tracer_restart_if_displaced(void)
+{
+    if (!tm_tracer_is_enabled() || tm_hooks_reachable())
+        return false;
+    struct tm_restarts after = restarts;
+    after.count++;
+    after.lost_blocks += tm_tracer_totals().traced_blocks;
+    tm_hooks_restart();
+    /* Code objects died unseen as well. */
+    pthread_mutex_lock(&tm_store_lock);
+    tm_traceback_flush();
+    pthread_mutex_unlock(&tm_store_lock);
+    tm_query_clear();
+    /* The program's allocations from here on are seen again. */
+    restarts = after;
+    return true;
+}
+
+struct tm_restarts tm_tracer_restarts(void)
+{
+    return restarts;
 }
 
 enum tm_unhook tm_tracer_disable(void)
@@ -372,6 +417,7 @@ bool tm_tracer_quiesce(int timeout_ms)
                 pending++;
         }
         if (pending == 0) {
+            tm_filter_replace(NULL, 0);
             tm_hooks_done();
             return true;
         }

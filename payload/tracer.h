@@ -55,6 +55,21 @@ bool tm_tracer_is_enabled(void);
 /* Applies to new traces only. GIL. */
 void tm_tracer_set_limit(uint32_t frames);
 
+struct tm_filter_spec;
+/* Replaces all filters (payload/filter.h). They apply to new traces only and survive a disable.
+ * GIL. 0 or -errno as tm_filter_replace. */
+int tm_tracer_set_filters(const struct tm_filter_spec *specs, size_t n_specs);
+
+/* Looks whether our hooks are still in the way of every allocation. Where another tool has taken
+ * them out, what was freed since then is not known and the traces are no longer true: they are
+ * forgotten and tracing begins anew, which is counted. GIL. True: it was so. */
+bool tm_tracer_restart_if_displaced(void);
+struct tm_restarts {
+    uint64_t count;       /* since this session began */
+    uint64_t lost_blocks; /* traces that were forgotten in them */
+};
+struct tm_restarts tm_tracer_restarts(void);
+
 /* Keeps the store in memory although tracing may be switched off meanwhile. False: tracing is
  * off. */
 bool tm_tracer_hold(void);

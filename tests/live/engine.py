@@ -61,6 +61,23 @@ def totals():
     return lib.tm_tracer_totals()
 
 
+class FilterSpec(ctypes.Structure):
+    _fields_ = [("pattern", ctypes.c_char_p), ("n_bytes", ctypes.c_size_t),
+                ("line", ctypes.c_int32), ("flags", ctypes.c_uint32)]
+
+
+INCLUDE, TRACEBACK = 1, 2
+
+
+def set_filters(*filters):
+    """Each a (flags, pattern, line)."""
+    specs = (FilterSpec * max(len(filters), 1))()
+    for i, (flags, pattern, line) in enumerate(filters):
+        data = pattern.encode()
+        specs[i] = FilterSpec(data, len(data), line, flags)
+    return lib.tm_tracer_set_filters(specs, ctypes.c_size_t(len(filters)))
+
+
 def trim():
     free.tm_tracer_trim()
     free.tm_tracer_measure()

@@ -58,6 +58,8 @@ def test_dropped_code_leaves_nothing_behind(python, tmp_path):
     ("atTA", "true true true restored"),
     ("taAT", "true restored"),
     ("taTA", "true displaced inert"),
+    ("taT..A", "true displaced true true inert"),
+    ("taT.tATa", "true displaced true true inert true"),
     ("atTAa", "true true true restored true"),
 ])
 def test_beside_tracemalloc(python, tmp_path, order, says):
@@ -88,3 +90,8 @@ def test_on_and_off_under_load(python, tmp_path):
 @traceable
 def test_its_own_memory_is_told_and_goes_back(python, tmp_path):
     assert run(python, "memory_back.py")[0] == "back"
+
+
+@traceable
+def test_filters(python, tmp_path):
+    assert run(python, "filters.py", tmp_path / "a.tms") == ["filtered"]

@@ -13,6 +13,9 @@ struct tm_stub_engine {
     unsigned gil_wait_ms;
     _Atomic unsigned gil_taken, gil_dropped;
     uint32_t traceback_limit;
+    size_t filters_count;
+    struct tm_restarts restarts;
+    unsigned trims;
     struct tm_totals totals;
     int window_fd;
     uint64_t window_low_bytes, window_high_bytes;

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Beside the standard library's tracemalloc. Argument: the order of a/A (ours on, off) and t/T
-(tracemalloc on, off), e.g. "atAT". Allocators must work all the time, numbers be true or refused."""
+"""Beside the standard library's tracemalloc. Arguments: a path; the order of a/A (ours on, off),
+t/T (tracemalloc on, off) and . (only look), e.g. "atAT". Allocators must work all the time, and the
+numbers be true or refused."""
 import os
 import sys
 import tracemalloc
@@ -20,7 +21,7 @@ def churn():
 
 
 def main():
-    kept, ours, said = [churn()], False, []
+    kept, ours, theirs, said = [churn()], False, False, []
     for step in ORDER:
         if step == "a":
             engine.enable(2)
@@ -30,7 +31,7 @@ def main():
             ours = False
         elif step == "t":
             tracemalloc.start(2)
-        else:
+        elif step == "T":
             tracemalloc.stop()
         kept.append(churn())
         del kept[:-2]
@@ -48,8 +49,8 @@ def main():
                 assert str(error).startswith("-67:"), error  # ENOLINK
                 said.append("displaced")
             del block
-        assert tracemalloc.is_tracing() == (ORDER[:ORDER.index(step) + 1].rfind("t") >
-                                            ORDER[:ORDER.index(step) + 1].rfind("T"))
+        theirs = step == "t" or (theirs and step != "T")
+        assert tracemalloc.is_tracing() == theirs
     os.unlink(PATH) if os.path.exists(PATH) else None
     print("orders", " ".join(said))
 

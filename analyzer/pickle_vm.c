@@ -136,6 +136,8 @@ static Node *node_of(const TmPickle *p, TmValue value)
 
 static void node_append(Node *node, const TmValue *items, gsize n)
 {
+    if (n == 0)
+        return;
     if (node->n_items + n > node->capacity) {
         node->capacity = MAX(node->n_items + n, node->capacity * 2);
         node->items = g_renew(TmValue, node->items, node->capacity);
@@ -234,8 +236,7 @@ static gboolean make_from_mark(TmPickle *p, TmValueKind kind)
     n = p->stack->len - height;
     if (kind == TM_VALUE_DICT && n % 2)
         return complain(p, "the pickle has a key without a value");
-    if (n)
-        node_append(&node, above(p, height), n);
+    node_append(&node, above(p, height), n);
     g_array_set_size(p->stack, height);
     g_array_append_val(p->nodes, node);
     return push(p, VALUE(kind, p->nodes->len - 1));

@@ -35,6 +35,7 @@ complete -c tm-analyze -n 'not __fish_seen_subcommand_from summary traceback blo
 complete -c tm-analyze -n 'not __fish_seen_subcommand_from top summary traceback block leaks timeline merge convert verify' -l first -d 'Compare with the first snapshot'
 complete -c tm-analyze -n '__fish_seen_subcommand_from leaks' -l warm-up -x -d 'Snapshots to leave out'
 complete -c tm-analyze -n '__fish_seen_subcommand_from leaks' -l confidence -x -d 'From 0 to 1'
+complete -c tm-analyze -n '__fish_seen_subcommand_from leaks' -l min-growth -x -d 'Leave out what grew by less'
 complete -c tm-analyze -n '__fish_seen_subcommand_from convert' -l to -x -a 'tms pprof collapsed speedscope dhat heaptrack pickle csv json' -d 'Format'
 complete -c tm-analyze -n '__fish_seen_subcommand_from convert' -l tuples -x -a '2 3 4' -d 'Items of a trace'
 complete -c tm-analyze -n '__fish_seen_subcommand_from convert' -l base -r -d 'Write differences to this snapshot'

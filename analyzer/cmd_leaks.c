@@ -72,8 +72,7 @@ static int compare_leaks(const void *a, const void *b, void *model_and_by)
 
 static gboolean is_leak(const Leak *leak)
 {
-    return leak->growth > 0 && leak->trend.slope > 0 &&
-           leak->trend.confidence >= confidence_option;
+    return leak->growth > 0 && leak->trend.slope > 0 && leak->trend.confidence >= confidence_option;
 }
 
 static void find_leaks(Leaks *leaks)
@@ -138,8 +137,8 @@ static gboolean find_ages(Leaks *leaks, GError **error)
 static void append_header(GString *out, const Leaks *leaks)
 {
     const TmSeries *series = leaks->series;
-    g_autofree char *now = tm_text_timestamp(
-        tm_session_get(leaks->session, series->n - 1)->file.timestamp_ns);
+    g_autofree char *now =
+        tm_text_timestamp(tm_session_get(leaks->session, series->n - 1)->file.timestamp_ns);
     guint64 seconds =
         (guint64)((series->hours[series->n - 1] - series->hours[leaks->warm_up]) * 3600 + 0.5);
 
@@ -148,8 +147,8 @@ static void append_header(GString *out, const Leaks *leaks)
                            ": %u leaks per %s (%u snapshots over %" PRIu64 ":%02u:%02u, "
                            "%u more treated as warm-up)\n",
                            leaks->leaks->len, tm_render_noun(leaks->options->by),
-                           series->n - leaks->warm_up, seconds / 3600,
-                           (guint)(seconds / 60 % 60), (guint)(seconds % 60), leaks->warm_up);
+                           series->n - leaks->warm_up, seconds / 3600, (guint)(seconds / 60 % 60),
+                           (guint)(seconds % 60), leaks->warm_up);
 }
 
 static void append_leak(GString *out, const Leaks *leaks, guint rank)
@@ -199,8 +198,9 @@ static void write_text(const Leaks *leaks)
                                tm_size_format((gint64)least_growth_bytes, TM_SIZE_PLAIN, least));
     }
     if (leaks->series->n - leaks->warm_up < 4)
-        g_string_append_printf(out, "With %u snapshots the confidence cannot be above 83 %%: "
-                                    "take more.\n",
+        g_string_append_printf(out,
+                               "With %u snapshots the confidence cannot be above 83 %%: "
+                               "take more.\n",
                                leaks->series->n - leaks->warm_up);
     g_string_append_c(out, '\n');
     fwrite(out->str, 1, out->len, stdout);
@@ -257,7 +257,8 @@ static void write_document(const Leaks *leaks)
         "rank file line function traceback value bytes_per_hour confidence rises intervals size "
         "size_diff count count_diff size_before_first_snapshot");
     ages = tm_document_table(document, "ages", "rank age size");
-    snapshots = tm_document_table(document, "snapshots", "snapshot path timestamp timestamp_ns pid");
+    snapshots =
+        tm_document_table(document, "snapshots", "snapshot path timestamp timestamp_ns pid");
     for (guint i = 0; i < leaks->n_shown; i++) {
         add_leak(table, leaks, i);
         add_ages(ages, leaks, i);

@@ -21,11 +21,11 @@ typedef struct {
 struct TmPickle {
     const guint8 *data;
     gsize n_bytes, at;
-    GArray *words;  /* guint64: bodies of immutable values */
-    GArray *nodes;  /* of Node */
-    GArray *stack;  /* of TmValue */
-    GArray *marks;  /* guint: heights of the stack */
-    GArray *memo;   /* of TmValue */
+    GArray *words;      /* guint64: bodies of immutable values */
+    GArray *nodes;      /* of Node */
+    GArray *stack;      /* of TmValue */
+    GArray *marks;      /* guint: heights of the stack */
+    GArray *memo;       /* of TmValue */
     GPtrArray *decoded; /* strings that are not in the input as they are */
     TmValue root;
     gboolean done;
@@ -415,7 +415,8 @@ static gboolean float_line(TmPickle *p)
     memcpy(copy, text, n_bytes);
     copy[n_bytes] = '\0';
     value = g_ascii_strtod(copy, &end);
-    return *end == '\0' ? push_float(p, value) : complain(p, "the pickle has a number that is none");
+    return *end == '\0' ? push_float(p, value)
+                        : complain(p, "the pickle has a number that is none");
 }
 
 static gboolean long_bytes(TmPickle *p, guint64 n_bytes)

@@ -11,8 +11,16 @@
 const char *tm_render_noun(enum tm_group_by by)
 {
     static const char *const nouns[TM_BY_COUNT] = {
-        "filename and line number", "filename", "function", "traceback", "address", "domain",
-        "size class", "thread", "age", "type",
+        "filename and line number",
+        "filename",
+        "function",
+        "traceback",
+        "address",
+        "domain",
+        "size class",
+        "thread",
+        "age",
+        "type",
     };
     return nouns[by];
 }
@@ -185,9 +193,9 @@ static void append_amounts(GString *out, const Style *style, const struct tm_cha
         comma = ", ";
     }
     if (!options->hide_average && row->count > 1)
-        g_string_append_printf(out, "%saverage=%s", comma,
-                               tm_size_format((gint64)(row->size / row->count), TM_SIZE_PLAIN,
-                                              text));
+        g_string_append_printf(
+            out, "%saverage=%s", comma,
+            tm_size_format((gint64)(row->size / row->count), TM_SIZE_PLAIN, text));
 }
 
 /* --- the parts of a top --- */
@@ -195,9 +203,9 @@ static void append_amounts(GString *out, const Style *style, const struct tm_cha
 static void append_header(GString *out, const TmTop *top, gboolean color)
 {
     g_autofree char *now = tm_text_timestamp(top->snapshot->file.timestamp_ns);
-    g_autofree char *title = g_strdup_printf(
-        "%s %zu allocations per %s", top->cumulative ? "Cumulative top" : "Top", top->diff->n_rows,
-        tm_render_noun(top->by));
+    g_autofree char *title =
+        g_strdup_printf("%s %zu allocations per %s", top->cumulative ? "Cumulative top" : "Top",
+                        top->diff->n_rows, tm_render_noun(top->by));
 
     tm_text_append_styled(out, color, TM_STYLE_BOLD, now);
     g_string_append(out, ": ");
@@ -271,8 +279,8 @@ void tm_render_top(const TmTop *top, const TmOptions *options, FILE *out)
     append_items(text, top, &style);
     append_sums(text, top, &style);
     if (!options->hide_metrics)
-        tm_metrics_append(text, &top->snapshot->file,
-                          top->previous ? &top->previous->file : NULL, options->color);
+        tm_metrics_append(text, &top->snapshot->file, top->previous ? &top->previous->file : NULL,
+                          options->color);
     g_string_append_c(text, '\n');
     fwrite(text->str, 1, text->len, out);
 }

@@ -116,8 +116,8 @@ static void test_diff_without_old(void)
 static void test_limits_agree(void)
 {
     enum { N = 2000 };
-    g_autofree struct tm_group *before = g_new0(struct tm_group, N), *after =
-                                                                         g_new0(struct tm_group, N);
+    g_autofree struct tm_group *before = g_new0(struct tm_group, N),
+                               *after = g_new0(struct tm_group, N);
     struct tm_groups old, new;
     struct tm_diff all;
     GRand *rand = g_rand_new_with_seed(1);

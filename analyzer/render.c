@@ -6,6 +6,7 @@
 
 #include "analyzer/core/size.h"
 #include "analyzer/metrics.h"
+#include "analyzer/source.h"
 #include "analyzer/text.h"
 
 const char *tm_render_noun(enum tm_group_by by)
@@ -234,9 +235,21 @@ static void append_frames(GString *out, const TmTop *top, guint32 node, const Tm
     }
 }
 
+/* Only with --source-root: the documented output has no source lines. */
+static void append_source(GString *out, const TmTop *top, guint64 id, TmSource *source)
+{
+    struct tm_group_label label = tm_group_describe(top->snapshot->image.model, top->by, id);
+    const char *text = source ? tm_source_line(source, label.file, label.line) : NULL;
+
+    if (text)
+        g_string_append_printf(out, "    %s\n", text);
+}
+
 static void append_items(GString *out, const TmTop *top, const Style *style)
 {
     const struct tm_model *model = top->snapshot->image.model;
+    const char *root = style->options->source_root;
+    g_autoptr(TmSource) source = root && top->by == TM_BY_LINE ? tm_source_new(root) : NULL;
 
     for (size_t i = 0; i < top->diff->n_rows; i++) {
         const struct tm_change *row = &top->diff->rows[i];
@@ -249,6 +262,7 @@ static void append_items(GString *out, const TmTop *top, const Style *style)
         g_string_append_printf(out, "%s%s\n", amounts->len ? ": " : "", amounts->str);
         if (top->by == TM_BY_TRACEBACK)
             append_frames(out, top, (guint32)row->id, style->options);
+        append_source(out, top, row->id, source);
     }
 }
 

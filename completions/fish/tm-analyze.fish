@@ -42,6 +42,6 @@ complete -c tm-analyze -n '__fish_seen_subcommand_from convert' -l base -r -d 'W
 complete -c tm-analyze -n '__fish_seen_subcommand_from convert merge' -s o -l output -r -d 'File to write'
 complete -c tm-analyze -n 'not __fish_seen_subcommand_from top diff summary traceback block leaks timeline merge convert verify' -s b -l block -x -d 'Show the block at this address'
 complete -c tm-analyze -n 'not __fish_seen_subcommand_from top diff summary traceback block leaks timeline merge convert verify' -s t -l traceback -d 'Show the biggest blocks'
-complete -c tm-analyze -n 'not __fish_seen_subcommand_from top diff summary leaks timeline merge convert verify' -l source-root -x -a '(__fish_complete_directories)' -d 'Where sources are'
+complete -c tm-analyze -n 'not __fish_seen_subcommand_from summary leaks timeline merge convert verify' -l source-root -x -a '(__fish_complete_directories)' -d 'Where sources are'
 complete -c tm-analyze -l help -s h -d 'Show help'
 complete -c tm-analyze -l version -d 'Show the version'

@@ -32,12 +32,16 @@ static void node_append(Node *node, const TmValue *items, gsize n)
 
 /* --- the stack --- */
 
-/* The lowest index that may be popped: the topmost mark protects what is below it. */
+/* The topmost mark protects what is below it: the stack is never lower than this, so that the
+ * height of a mark that is popped is never above the stack's. */
+static guint floor_of(const TmPickle *p)
+{
+    return p->marks->len ? g_array_index(p->marks, guint, p->marks->len - 1) : 0;
+}
+
 static gboolean pop(TmPickle *p, TmValue *ret)
 {
-    guint floor = p->marks->len ? g_array_index(p->marks, guint, p->marks->len - 1) : 0;
-
-    if (p->stack->len <= floor)
+    if (p->stack->len <= floor_of(p))
         return tm_pickle_complain(p, "the pickle takes a value that is not there");
     *ret = g_array_index(p->stack, TmValue, p->stack->len - 1);
     g_array_set_size(p->stack, p->stack->len - 1);
@@ -82,9 +86,7 @@ static gboolean make_tuple(TmPickle *p, guint height)
 
 static gboolean make_small_tuple(TmPickle *p, guint n)
 {
-    guint floor = p->marks->len ? g_array_index(p->marks, guint, p->marks->len - 1) : 0;
-
-    if (p->stack->len < floor + n)
+    if (p->stack->len < floor_of(p) + n)
         return tm_pickle_complain(p, "the pickle takes a value that is not there");
     return make_tuple(p, p->stack->len - n);
 }
@@ -95,7 +97,7 @@ static gboolean extend(TmPickle *p, guint height, TmValueKind kind)
     gsize n;
     TmValue target;
 
-    if (height == 0 || p->stack->len < height)
+    if (height <= floor_of(p) || p->stack->len < height)
         return tm_pickle_complain(p, "the pickle takes a value that is not there");
     n = p->stack->len - height;
     target = g_array_index(p->stack, TmValue, height - 1);
@@ -115,7 +117,7 @@ static gboolean make_from_mark(TmPickle *p, TmValueKind kind)
     gsize n;
     Node node = {0};
 
-    if (!pop_mark(p, &height))
+    if (!pop_mark(p, &height) || p->stack->len < height)
         return FALSE;
     n = p->stack->len - height;
     if (kind == TM_VALUE_DICT && n % 2)
@@ -367,7 +369,7 @@ static gboolean do_other(TmPickle *p, guint8 op)
         return tm_pickle_take_le(p, 4, &n) && memo_get(p, n);
     case '0':
         /* POP also takes a mark that has nothing above it. */
-        if (p->marks->len && g_array_index(p->marks, guint, p->marks->len - 1) == p->stack->len)
+        if (p->marks->len && floor_of(p) == p->stack->len)
             return pop_mark(p, &height);
         return pop(p, &value);
     case '1':
@@ -419,7 +421,8 @@ TmPickle *tm_pickle_parse(const guint8 *data, gsize n_bytes, GError **error)
     p->n_bytes = n_bytes;
     p->words = g_array_new(FALSE, FALSE, sizeof(guint64));
     p->nodes = g_array_new(FALSE, TRUE, sizeof(Node));
-    p->stack = g_array_new(FALSE, FALSE, sizeof(TmValue));
+    /* Sized, so that its data is never NULL. */
+    p->stack = g_array_sized_new(FALSE, FALSE, sizeof(TmValue), 64);
     p->marks = g_array_new(FALSE, FALSE, sizeof(guint));
     p->memo = g_array_new(FALSE, TRUE, sizeof(TmValue));
     p->decoded = g_ptr_array_new_with_free_func(g_free);

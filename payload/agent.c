@@ -127,9 +127,11 @@ int tm_agent_detach(struct tm_agent *agent)
     int status = tm_gil_take(&gil);
     if (status < 0)
         return status;
+    bool unreachable = tm_session_end == NULL || tm_session_end();
     agent->unhook = tm_tracer_disable();
     tm_gil_drop(gil);
-    agent->may_unload = agent->unhook == TM_UNHOOK_RESTORED && tm_tracer_quiesce(QUIESCE_MS);
+    agent->may_unload = unreachable && agent->unhook == TM_UNHOOK_RESTORED &&
+                        tm_tracer_quiesce(QUIESCE_MS);
     agent->detached = true;
     return 0;
 }

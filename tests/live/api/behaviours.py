@@ -184,7 +184,7 @@ class Tracing(Case):
             pass
 
         t.enable()
-        made = [Slots(), Plain(), [1], {}, (1, object()), set(), b"abc" * 50, 10 ** 50, object(),
+        made = [Slots(), Plain(), [1], {}, (1, object()), set(), bytes(bytearray(150)), 10 ** 50, object(),
                 type("X", (), {})]
         for value in made:
             if isinstance(value, tuple):

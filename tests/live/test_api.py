@@ -14,7 +14,7 @@ MODULE_DIR = os.path.join(os.path.abspath(BIN_DIR), "..", "lib", "python")
 
 def run(python, *args, **environment):
     env = dict(os.environ, PYTHONPATH=MODULE_DIR, PYTHONDONTWRITEBYTECODE="1",
-               TM_BIN_DIR=os.path.abspath(BIN_DIR), **environment)
+               PYTHONWARNINGS="ignore", TM_BIN_DIR=os.path.abspath(BIN_DIR), **environment)
     done = subprocess.run([python.path] + list(args), stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, env=env, timeout=600)
     return done.returncode, done.stdout.decode()

@@ -185,6 +185,7 @@ static bool hand_over(struct tm_boot *boot)
     memcpy(&start, &symbol, sizeof(start));
     if (start == NULL || start == tm_payload_start)
         return false;
+    tm_state_export.magic = 0; /* who looks for the state goes on to the other copy's */
     start(boot);
     return true;
 }

@@ -129,9 +129,11 @@ int tm_agent_detach(struct tm_agent *agent)
     if (status < 0)
         return status;
     tm_follow_forget();
+    bool unreachable = tm_session_end == NULL || tm_session_end();
     agent->unhook = tm_tracer_disable();
     tm_gil_drop(gil);
-    agent->may_unload = agent->unhook == TM_UNHOOK_RESTORED && tm_tracer_quiesce(QUIESCE_MS);
+    agent->may_unload = unreachable && agent->unhook == TM_UNHOOK_RESTORED &&
+                        tm_tracer_quiesce(QUIESCE_MS);
     agent->detached = true;
     return 0;
 }

@@ -153,9 +153,13 @@ static int enable(const struct tm_options *options, const struct tm_option_filte
             snprintf(message, message_bytes, "the filters cannot be set: %s",
                      status == -EINVAL ? "too many joker characters in the filename pattern"
                                        : "memory is short");
+        else if (tm_session_set_filters != NULL)
+            tm_session_set_filters(filters->specs, filters->count);
     }
     if (status == 0)
         status = tm_tracer_enable(&tracer, message, message_bytes);
+    if (status == 0 && tm_session_begin != NULL)
+        tm_session_begin();
     tm_gil_drop(gil);
     return status;
 }

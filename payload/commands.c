@@ -156,10 +156,11 @@ static int enable(const struct tm_options *options, const struct tm_option_filte
         else if (tm_session_set_filters != NULL)
             tm_session_set_filters(filters->specs, filters->count);
     }
-    if (status == 0)
-        status = tm_tracer_enable(&tracer, message, message_bytes);
+    /* Before tracing begins: what the module allocates is not the program's. */
     if (status == 0 && tm_session_begin != NULL)
         tm_session_begin();
+    if (status == 0)
+        status = tm_tracer_enable(&tracer, message, message_bytes);
     tm_gil_drop(gil);
     return status;
 }

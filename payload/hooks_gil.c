@@ -141,21 +141,32 @@ static __attribute__((noinline)) void slow_free(uint32_t domain, void *block)
 
 /* ---- the fast half ---- */
 
+/*
+ * It calls nothing but the allocator below, so that the compiler keeps almost
+ * everything in registers; whatever is not at hand (a cache miss, a missing
+ * table, a crossing) is left to a function of the slow half, as the last thing.
+ */
+
 TM_ALWAYS_INLINE bool is_fast(void)
 {
     return TM_LIKELY(atomic_load_explicit(&tm_live->word, memory_order_relaxed) == TM_WORD_FAST);
 }
 
-/* The thread state, 0 where the fast half must not go on. */
-TM_ALWAYS_INLINE uint64_t fast_tstate(const struct tm_layout *layout, uintptr_t self)
+TM_ALWAYS_INLINE uint64_t fast_tstate(const struct tm_layout *layout)
 {
     if (layout->py_version < 0x030c)
         return *tm_tstate_global;
-    uint64_t tstate = tm_frames_load(self + (uint64_t)tm_tstate_tls_offset);
-    if (TM_UNLIKELY(tstate == 0 || tm_frames_load(tstate + (uint32_t)layout->tstate_interp) !=
-                                       tm_hooks_main_interp))
-        return 0;
-    return tstate;
+    return tm_frames_load(tm_tstate_thread_pointer() + (uint64_t)tm_tstate_tls_offset);
+}
+
+/* Before `enter`: that word belongs to the main interpreter's GIL. */
+TM_ALWAYS_INLINE bool is_main(const struct tm_layout *layout)
+{
+    if (layout->py_version < 0x030c)
+        return true;
+    uint64_t tstate = fast_tstate(layout);
+    return TM_LIKELY(tstate != 0 && tm_frames_load(tstate + (uint32_t)layout->tstate_interp) ==
+                                        tm_hooks_main_interp);
 }
 
 TM_ALWAYS_INLINE uint32_t granule_shift(const struct tm_layout *layout)
@@ -163,69 +174,110 @@ TM_ALWAYS_INLINE uint32_t granule_shift(const struct tm_layout *layout)
     return layout->py_version < 0x0308 ? TM_GRANULE_SHIFT_OLD : TM_GRANULE_SHIFT;
 }
 
-TM_ALWAYS_INLINE void fast_record(const struct tm_layout *layout, uint32_t domain, uint64_t tstate,
-                                  void *block, size_t size)
+/* The traceback from the caches alone. */
+TM_ALWAYS_INLINE bool fast_traceback(const struct tm_layout *layout, struct tm_traceback *ret)
 {
-    struct tm_traceback traceback;
-    if (TM_UNLIKELY(
-            !tm_traceback_get(&tm_traceback_caches[TM_LANE_GIL], layout, tstate, &traceback))) {
-        tm_traceback_not_traced(&tm_traceback_caches[TM_LANE_GIL]);
-        return;
+    const struct tm_traceback_cache *cache = &tm_traceback_caches[TM_LANE_GIL];
+    uint64_t tstate = fast_tstate(layout);
+    if (TM_UNLIKELY(tstate == 0))
+        return false;
+    tm_frame_ref frame = tm_frames_top(layout, tstate);
+    for (; TM_LIKELY(frame != 0); frame = tm_frames_back(layout, frame)) {
+        if (tm_frames_is_shim(layout, frame))
+            continue;
+        uint64_t key = tm_frames_key(layout, frame);
+        const struct tm_site_slot *slot = &cache->sites[tm_traceback_site_index(key)];
+        if (TM_UNLIKELY(slot->key != key || (tm_frames_are_objects(layout) && key == 0)))
+            return false;
+        if (TM_UNLIKELY(slot->site >= TM_SITE_OWN_BIT)) {
+            if (slot->site == TM_SITE_SKIP)
+                continue;
+            return false;
+        }
+        ret->node = slot->node;
+        ret->counter = slot->counter;
+        uint32_t limit = tm_traceback_limit;
+        struct tm_fingerprint print;
+        if (limit == 1)
+            return true;
+        if (TM_UNLIKELY(limit == 0 || !tm_traceback_fingerprint(layout, frame, key, limit, &print)))
+            return false;
+        ret->node = tm_traceback_cached(cache, print);
+        return TM_LIKELY(ret->node != TM_NONE);
     }
-    uint64_t *slot = tm_shadow_find_shift((uint64_t)block, granule_shift(layout));
-    if (TM_UNLIKELY(slot == NULL || *slot != 0 || size >= TM_SIZE_OVERFLOW)) {
-        tm_store_record(TM_LANE_GIL, (uint64_t)block, size, domain, traceback.node);
-        return;
-    }
-    __atomic_store_n(slot, tm_store_entry(size, domain, traceback.node), __ATOMIC_RELEASE);
-    tm_store_account_new(TM_LANE_GIL, traceback.counter, (int64_t)size, 1);
+    return false;
 }
 
-/* Takes a block out of everything; false: the slow half must do it. */
-TM_ALWAYS_INLINE bool fast_forget(const struct tm_layout *layout, void *block)
+static __attribute__((noinline, cold)) void *crossed(void *block)
 {
+    tm_store.window_crossed();
+    return block;
+}
+
+static __attribute__((noinline, cold)) void crossed_free(uint32_t domain, void *block)
+{
+    tm_store.window_crossed();
+    tm_hooks_below[domain].free(tm_hooks_below[domain].ctx, block);
+}
+
+/* The allocation is done; the record is left to the slow half. */
+static __attribute__((noinline)) void *finish_slowly(uint32_t domain, void *block, size_t size)
+{
+    slow_record(domain, (uint64_t)tm_py.UncheckedGet(), block, size);
+    return block;
+}
+
+TM_ALWAYS_INLINE bool outside_window(int64_t traced_bytes)
+{
+    return TM_UNLIKELY((uint64_t)traced_bytes - tm_store.window_base >= tm_store.window_span);
+}
+
+/* Records a block that was allocated, and gives it back. */
+TM_ALWAYS_INLINE void *fast_finish(const struct tm_layout *layout, uint32_t domain, void *block,
+                                   size_t size)
+{
+    struct tm_traceback traceback;
+    if (TM_UNLIKELY(block == NULL))
+        return NULL;
     uint64_t *slot = tm_shadow_find_shift((uint64_t)block, granule_shift(layout));
-    if (slot == NULL)
-        return true;
-    uint64_t entry = __atomic_load_n(slot, __ATOMIC_RELAXED);
-    if (entry == 0)
-        return true;
-    uint32_t size = tm_entry_size(entry);
-    if (TM_UNLIKELY((int64_t)entry < 0 || size == TM_SIZE_OVERFLOW))
-        return false;
-    __atomic_store_n(slot, 0, __ATOMIC_RELAXED);
-    tm_store_account_gone(TM_LANE_GIL, tm_store_node_counter(TM_LANE_GIL, tm_entry_node(entry)),
-                          size, 1);
-    return true;
+    if (TM_UNLIKELY(slot == NULL || *slot != 0 || size >= TM_SIZE_OVERFLOW ||
+                    !fast_traceback(layout, &traceback)))
+        return finish_slowly(domain, block, size);
+    __atomic_store_n(slot, tm_store_entry(size, domain, traceback.node), __ATOMIC_RELEASE);
+    struct tm_counter *counter = traceback.counter;
+    int64_t live = counter->live_bytes + (int64_t)size;
+    counter->live_bytes = live;
+    counter->total_blocks++;
+    if (live > counter->peak_bytes)
+        counter->peak_bytes = live;
+    int64_t traced =
+        atomic_load_explicit(&tm_state_own.gil_bytes, memory_order_relaxed) + (int64_t)size;
+    atomic_store_explicit(&tm_state_own.gil_bytes, traced, memory_order_relaxed);
+    traced += atomic_load_explicit(&tm_state_own.shared_bytes, memory_order_relaxed);
+    if (traced > atomic_load_explicit(&tm_state_own.peak_bytes, memory_order_relaxed))
+        atomic_store_explicit(&tm_state_own.peak_bytes, traced, memory_order_relaxed);
+    return outside_window(traced) ? crossed(block) : block;
 }
 
 TM_ALWAYS_INLINE void *fast_malloc(const struct tm_layout *layout, uint32_t domain, size_t size)
 {
-    uintptr_t self = tm_tstate_thread_pointer();
-    uint64_t tstate;
-    if (!is_fast() || TM_UNLIKELY((tstate = fast_tstate(layout, self)) == 0))
+    if (!is_fast() || !is_main(layout))
         return slow_malloc(domain, size);
-    enter(self);
+    enter(tm_tstate_thread_pointer());
     void *block = tm_hooks_below[domain].malloc(tm_hooks_below[domain].ctx, size);
     leave();
-    if (TM_LIKELY(block != NULL))
-        fast_record(layout, domain, tstate, block, size);
-    return block;
+    return fast_finish(layout, domain, block, size);
 }
 
 TM_ALWAYS_INLINE void *fast_calloc(const struct tm_layout *layout, uint32_t domain, size_t n,
                                    size_t size)
 {
-    uintptr_t self = tm_tstate_thread_pointer();
-    uint64_t tstate;
-    if (!is_fast() || TM_UNLIKELY((tstate = fast_tstate(layout, self)) == 0))
+    if (!is_fast() || !is_main(layout))
         return slow_calloc(domain, n, size);
-    enter(self);
+    enter(tm_tstate_thread_pointer());
     void *block = tm_hooks_below[domain].calloc(tm_hooks_below[domain].ctx, n, size);
     leave();
-    if (TM_LIKELY(block != NULL))
-        fast_record(layout, domain, tstate, block, n * size);
-    return block;
+    return fast_finish(layout, domain, block, n * size);
 }
 
 /* The old record is out of the map while the allocator below runs (its address may be somebody
@@ -233,12 +285,10 @@ TM_ALWAYS_INLINE void *fast_calloc(const struct tm_layout *layout, uint32_t doma
 TM_ALWAYS_INLINE void *fast_realloc(const struct tm_layout *layout, uint32_t domain, void *old,
                                     size_t size)
 {
-    uintptr_t self = tm_tstate_thread_pointer();
-    uint64_t tstate;
-    if (!is_fast() || old == NULL || TM_UNLIKELY((tstate = fast_tstate(layout, self)) == 0))
+    if (!is_fast() || old == NULL || !is_main(layout))
         return slow_realloc(domain, old, size);
     struct tm_taken taken = tm_store_take(TM_LANE_GIL, (uint64_t)old);
-    enter(self);
+    enter(tm_tstate_thread_pointer());
     void *block = tm_hooks_below[domain].realloc(tm_hooks_below[domain].ctx, old, size);
     leave();
     if (TM_UNLIKELY(block == NULL)) {
@@ -248,34 +298,50 @@ TM_ALWAYS_INLINE void *fast_realloc(const struct tm_layout *layout, uint32_t dom
     }
     if (taken.entry != 0)
         tm_store_unaccount(TM_LANE_GIL, taken);
-    fast_record(layout, domain, tstate, block, size);
-    return block;
+    return fast_finish(layout, domain, block, size);
 }
 
+/*
+ * A traced block of pymalloc's goes straight on to the allocator below: nothing
+ * that is freed there passes our raw hook. Everything else is the slow half's.
+ */
 TM_ALWAYS_INLINE void fast_free(const struct tm_layout *layout, uint32_t domain, void *block)
 {
-    if (!is_fast() || block == NULL ||
+    uint64_t *slot;
+    int64_t entry;
+    if (!is_fast() ||
         (layout->py_version >= 0x030c &&
          TM_UNLIKELY(atomic_load_explicit(&tm_hooks_foreign_seen, memory_order_relaxed))) ||
-        TM_UNLIKELY(!fast_forget(layout, block))) {
+        (slot = tm_shadow_find_shift((uint64_t)block, granule_shift(layout))) == NULL ||
+        (entry = (int64_t)__atomic_load_n(slot, __ATOMIC_RELAXED)) <= 0 ||
+        tm_entry_size((uint64_t)entry) > SMALL_REQUEST_BYTES) {
         slow_free(domain, block);
         return;
     }
-    enter(tm_tstate_thread_pointer());
-    tm_hooks_below[domain].free(tm_hooks_below[domain].ctx, block);
-    leave();
+    __atomic_store_n(slot, 0, __ATOMIC_RELAXED);
+    struct tm_counter *counter = tm_store_node_counter(TM_LANE_GIL, tm_entry_node((uint64_t)entry));
+    int64_t size = tm_entry_size((uint64_t)entry);
+    counter->live_bytes -= size;
+    counter->gone_blocks++;
+    int64_t traced = atomic_load_explicit(&tm_state_own.gil_bytes, memory_order_relaxed) - size;
+    atomic_store_explicit(&tm_state_own.gil_bytes, traced, memory_order_relaxed);
+    traced += atomic_load_explicit(&tm_state_own.shared_bytes, memory_order_relaxed);
+    if (outside_window(traced))
+        crossed_free(domain, block);
+    else
+        tm_hooks_below[domain].free(tm_hooks_below[domain].ctx, block);
 }
 
 /* ---- sampling: most calls go straight on ---- */
 
+/* Nothing but the countdown. A block that is a sample, and every other case, is the slow half's. */
 TM_ALWAYS_INLINE void *sample_malloc(uint32_t domain, size_t size)
 {
-    if (is_fast() && TM_LIKELY(size <= SMALL_REQUEST_BYTES) &&
-        TM_LIKELY(tm_sample_left[TM_LANE_GIL] > SMALL_REQUEST_BYTES)) {
-        tm_sample_left[TM_LANE_GIL] -= size ? (int64_t)size : 1;
-        return tm_hooks_below[domain].malloc(tm_hooks_below[domain].ctx, size);
-    }
-    return slow_malloc(domain, size);
+    int64_t left = tm_sample_left[TM_LANE_GIL] - (int64_t)(size + (size == 0));
+    if (TM_UNLIKELY(size > SMALL_REQUEST_BYTES || left <= 0))
+        return slow_malloc(domain, size);
+    tm_sample_left[TM_LANE_GIL] = left;
+    return tm_hooks_below[domain].malloc(tm_hooks_below[domain].ctx, size);
 }
 
 TM_ALWAYS_INLINE void *sample_calloc(uint32_t domain, size_t n, size_t size)
@@ -290,7 +356,7 @@ TM_ALWAYS_INLINE void *sample_realloc(uint32_t domain, void *old, size_t size)
 
 TM_ALWAYS_INLINE void sample_free(uint32_t domain, void *block)
 {
-    if (is_fast() && TM_LIKELY(!tm_sample_page_used((uint64_t)block)))
+    if (TM_LIKELY(!tm_sample_page_used((uint64_t)block)))
         tm_hooks_below[domain].free(tm_hooks_below[domain].ctx, block);
     else
         slow_free(domain, block);

@@ -7,3 +7,5 @@ __attribute__((visibility("default"))) struct tm_state tm_state_export = {
     .size_bytes = sizeof(struct tm_state),
     .control_fd = -1,
 };
+
+extern struct tm_state tm_state_own __attribute__((alias("tm_state_export"), visibility("hidden")));

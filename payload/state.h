@@ -5,6 +5,8 @@
 #include "format/state.h"
 
 extern struct tm_state tm_state_export;
+/* The same object by a name of our own, which needs no look into the GOT. */
+extern struct tm_state tm_state_own __attribute__((visibility("hidden")));
 
 /* Blocks are aligned to 16 bytes; pymalloc aligned to 8 up to 3.7.3 (bpo-27987). */
 #define TM_GRANULE_SHIFT 4

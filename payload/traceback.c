@@ -8,8 +8,6 @@
 #include "payload/tracer.h"
 
 enum {
-    GIL_SITES = 8192,
-    SHARED_SITES = 1024,
     GIL_WALKS = 8192,
     SHARED_WALKS = 1024,
     WALKS_MAX = 1 << 18,
@@ -19,12 +17,11 @@ struct tm_traceback_cache tm_traceback_caches[TM_LANES];
 uint32_t tm_traceback_limit = 1;
 _Atomic uint32_t tm_traceback_deaths;
 
-static bool cache_init(struct tm_traceback_cache *cache, uint32_t sites, uint32_t walks)
+static bool cache_init(struct tm_traceback_cache *cache, uint32_t walks)
 {
-    *cache =
-        (struct tm_traceback_cache){.site_mask = sites - 1, .walk_mask = walks - 1, .epoch = 1};
+    *cache = (struct tm_traceback_cache){.walk_mask = walks - 1, .epoch = 1};
     cache->deaths_seen = atomic_load_explicit(&tm_traceback_deaths, memory_order_relaxed);
-    cache->sites = tm_mem_map_sparse(sites * sizeof(*cache->sites));
+    cache->sites = tm_mem_map_sparse(TM_SITE_SLOTS * sizeof(*cache->sites));
     cache->walks = tm_mem_map_sparse(walks * sizeof(*cache->walks));
     cache->path = tm_mem_map_sparse(TM_TRACEBACK_LIMIT_MAX * sizeof(*cache->path));
     return cache->sites && cache->walks && cache->path;
@@ -32,9 +29,9 @@ static bool cache_init(struct tm_traceback_cache *cache, uint32_t sites, uint32_
 
 static void cache_done(struct tm_traceback_cache *cache)
 {
-    if (cache->site_mask == 0)
+    if (cache->walk_mask == 0)
         return;
-    tm_mem_unmap_sparse(cache->sites, (cache->site_mask + 1) * sizeof(*cache->sites));
+    tm_mem_unmap_sparse(cache->sites, TM_SITE_SLOTS * sizeof(*cache->sites));
     tm_mem_unmap_sparse(cache->walks, (cache->walk_mask + 1) * sizeof(*cache->walks));
     tm_mem_unmap_sparse(cache->path, TM_TRACEBACK_LIMIT_MAX * sizeof(*cache->path));
     *cache = (struct tm_traceback_cache){0};
@@ -43,8 +40,8 @@ static void cache_done(struct tm_traceback_cache *cache)
 bool tm_traceback_init(void)
 {
     tm_store.mark_freed = tm_traceback_code_died;
-    if (cache_init(&tm_traceback_caches[TM_LANE_GIL], GIL_SITES, GIL_WALKS) &&
-        cache_init(&tm_traceback_caches[TM_LANE_SHARED], SHARED_SITES, SHARED_WALKS))
+    if (cache_init(&tm_traceback_caches[TM_LANE_GIL], GIL_WALKS) &&
+        cache_init(&tm_traceback_caches[TM_LANE_SHARED], SHARED_WALKS))
         return true;
     tm_traceback_done();
     return false;
@@ -61,10 +58,9 @@ size_t tm_traceback_resident_bytes(void)
     size_t total = 0;
     for (int lane = 0; lane < TM_LANES; lane++) {
         const struct tm_traceback_cache *cache = &tm_traceback_caches[lane];
-        total += tm_mem_resident_bytes(cache->sites,
-                                       (cache->site_mask + 1) * sizeof(*cache->sites), NULL);
-        total += tm_mem_resident_bytes(cache->walks,
-                                       (cache->walk_mask + 1) * sizeof(*cache->walks), NULL);
+        total += tm_mem_resident_bytes(cache->sites, TM_SITE_SLOTS * sizeof(*cache->sites), NULL);
+        total += tm_mem_resident_bytes(cache->walks, (cache->walk_mask + 1) * sizeof(*cache->walks),
+                                       NULL);
     }
     return total;
 }
@@ -86,7 +82,7 @@ static void drop_walks(struct tm_traceback_cache *cache)
 
 static void drop_all(struct tm_traceback_cache *cache)
 {
-    memset(cache->sites, 0, (cache->site_mask + 1) * sizeof(*cache->sites));
+    memset(cache->sites, 0, TM_SITE_SLOTS * sizeof(*cache->sites));
     drop_walks(cache);
 }
 
@@ -110,7 +106,7 @@ void tm_traceback_code_died(uint64_t code_addr, enum tm_lane lane)
     uint32_t deaths = atomic_fetch_add_explicit(&tm_traceback_deaths, 1, memory_order_relaxed) + 1;
     uint64_t low, high;
     tm_frames_code_keys(code_addr, &low, &high);
-    for (uint32_t i = 0; i <= cache->site_mask; i++)
+    for (uint32_t i = 0; i < TM_SITE_SLOTS; i++)
         if (cache->sites[i].key - low < high - low)
             cache->sites[i].key = 0;
     drop_walks(cache);
@@ -138,7 +134,7 @@ tm_traceback_site_slow(struct tm_traceback_cache *cache, tm_frame_ref frame, uin
     /* Without the mark a later code object at this address would inherit the lines. */
     struct tm_site_slot *slot = &cache->uncached;
     if (key != 0 && code != 0 && tm_store_mark(code))
-        slot = &cache->sites[tm_traceback_site_index(key) & cache->site_mask];
+        slot = &cache->sites[tm_traceback_site_index(key)];
     *slot = found;
     return slot;
 }

@@ -26,7 +26,10 @@ struct tm_site_slot {
     struct tm_counter *counter; /* of the site, in the GIL lane */
     uint32_t site;              /* TM_SITE_SKIP: a frame that Python does not show */
     uint32_t node;              /* of the traceback [site] */
+    uint64_t unused;            /* a slot is half a cache line */
 };
+#define TM_SITE_SLOTS_LOG2 12
+#define TM_SITE_SLOTS (1u << TM_SITE_SLOTS_LOG2)
 #define TM_SITE_SKIP 0xfffffffeu
 /* Of a frame of our own Python code: as the most recent one, the block is not traced; below
  * others it is shown. Set in tm_site_slot.site only; ids of sites have 31 bits. */
@@ -39,9 +42,8 @@ struct tm_walk_slot {
 };
 
 struct tm_traceback_cache {
-    struct tm_site_slot *sites;
+    struct tm_site_slot *sites; /* TM_SITE_SLOTS */
     struct tm_walk_slot *walks;
-    uint32_t site_mask;
     uint32_t walk_mask;
     uint32_t epoch;       /* starts at 1 */
     uint32_t deaths_seen; /* of tm_traceback_deaths */
@@ -81,23 +83,27 @@ void tm_traceback_catch_up(struct tm_traceback_cache *cache);
 
 static inline uint32_t tm_traceback_site_index(uint64_t key)
 {
-    return (uint32_t)((key * TM_HASH_K1) >> 40);
+    return (uint32_t)((key * TM_HASH_K1) >> (64 - TM_SITE_SLOTS_LOG2));
 }
 
 /* The slot of a frame, borrowed until the next call. NULL: memory is short. */
 TM_ALWAYS_INLINE const struct tm_site_slot *tm_traceback_site(struct tm_traceback_cache *cache,
                                                               tm_frame_ref frame, uint64_t key)
 {
-    struct tm_site_slot *slot = &cache->sites[tm_traceback_site_index(key) & cache->site_mask];
+    struct tm_site_slot *slot = &cache->sites[tm_traceback_site_index(key)];
     if (TM_LIKELY(slot->key == key && key != 0))
         return slot;
     return tm_traceback_site_slow(cache, frame, key);
 }
 
-/* Everything behind the most recent frame; `top` is that frame, `key` its key. */
-TM_ALWAYS_INLINE bool tm_traceback_walk(struct tm_traceback_cache *cache,
-                                        const struct tm_layout *layout, tm_frame_ref top,
-                                        uint64_t key, uint32_t limit, uint32_t *ret_node)
+struct tm_fingerprint {
+    uint64_t hash1, hash2;
+};
+
+/* Of the frame `top`, whose key is given, and of those behind it. False: one has no key. */
+TM_ALWAYS_INLINE bool tm_traceback_fingerprint(const struct tm_layout *layout, tm_frame_ref top,
+                                               uint64_t key, uint32_t limit,
+                                               struct tm_fingerprint *ret)
 {
     uint64_t hash1 = key * TM_HASH_K1, hash2 = key ^ TM_HASH_K2;
     tm_frame_ref frame = tm_frames_back(layout, top);
@@ -106,24 +112,46 @@ TM_ALWAYS_INLINE bool tm_traceback_walk(struct tm_traceback_cache *cache,
             continue;
         key = tm_frames_key(layout, frame);
         if (tm_frames_are_objects(layout) && TM_UNLIKELY(key == 0))
-            return tm_traceback_walk_slow(cache, top, 0, 0, ret_node);
+            return false;
         hash1 = tm_hash_mix(hash1, key);
         hash2 = tm_hash_rotl(hash2, 23) + key * TM_HASH_K2;
         n++;
     }
-    struct tm_walk_slot *walk = &cache->walks[(hash1 >> 20 ^ hash1) & cache->walk_mask];
-    if (TM_LIKELY(walk->hash1 == hash1 && walk->hash2 == hash2 && walk->epoch == cache->epoch)) {
-        *ret_node = walk->node;
-        return true;
+    *ret = (struct tm_fingerprint){hash1, hash2};
+    return true;
+}
+
+/* The cached node of a fingerprint, TM_NONE where there is none. */
+TM_ALWAYS_INLINE uint32_t tm_traceback_cached(const struct tm_traceback_cache *cache,
+                                              struct tm_fingerprint print)
+{
+    const struct tm_walk_slot *walk =
+        &cache->walks[(print.hash1 >> 20 ^ print.hash1) & cache->walk_mask];
+    if (TM_LIKELY(walk->hash1 == print.hash1 && walk->hash2 == print.hash2 &&
+                  walk->epoch == cache->epoch))
+        return walk->node;
+    return TM_NONE;
+}
+
+/* Everything behind the most recent frame; `top` is that frame, `key` its key. */
+static inline bool tm_traceback_walk(struct tm_traceback_cache *cache,
+                                     const struct tm_layout *layout, tm_frame_ref top, uint64_t key,
+                                     uint32_t limit, uint32_t *ret_node)
+{
+    struct tm_fingerprint print = {0, 0};
+    if (tm_traceback_fingerprint(layout, top, key, limit, &print)) {
+        *ret_node = tm_traceback_cached(cache, print);
+        if (*ret_node != TM_NONE)
+            return true;
     }
-    return tm_traceback_walk_slow(cache, top, hash1, hash2, ret_node);
+    return tm_traceback_walk_slow(cache, top, print.hash1, print.hash2, ret_node);
 }
 
 /* The traceback of a thread. False: not to be traced; unless cache->own tells that our own code
  * allocates, memory is short and the record is dropped. */
-TM_ALWAYS_INLINE bool tm_traceback_get(struct tm_traceback_cache *cache,
-                                       const struct tm_layout *layout, uint64_t tstate,
-                                       struct tm_traceback *ret)
+static inline bool tm_traceback_get(struct tm_traceback_cache *cache,
+                                    const struct tm_layout *layout, uint64_t tstate,
+                                    struct tm_traceback *ret)
 {
     uint32_t limit = tm_traceback_limit;
     tm_frame_ref frame = tstate != 0 && limit != 0 ? tm_frames_top(layout, tstate) : 0;

@@ -2,6 +2,7 @@
 #include "payload/pymodule/session.h"
 
 #include <stdio.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,8 +19,8 @@ struct baseline {
     PySize refs;
 };
 
-static PyObj *core;   /* a reference to the C module while the session lasts */
-static PyObj *layer;  /* a reference to the module `pytracemalloc`, once it is imported */
+static PyObj *core;  /* a reference to the C module while the session lasts */
+static PyObj *layer; /* a reference to the module `pytracemalloc`, once it is imported */
 static struct baseline *baselines;
 static size_t n_baselines;
 
@@ -43,7 +44,8 @@ bool tm_session_begin(void)
         return false;
     core = tm_module_new();
     PyObj *path = meta_path();
-    if (core != NULL && path != NULL && tm_pyf.PyList_Insert(path, 0, core) == 0)
+    /* Last: the program's own imports do not pass us, and a module of its own by our name wins. */
+    if (core != NULL && path != NULL && tm_pyf.PyList_Insert(path, LONG_MAX, core) == 0)
         return true;
     tm_py.PyErr_Clear();
     tm_py_decref(core);
@@ -103,8 +105,7 @@ static void remember_values(PyObj *dict, bool with_classes)
     for (long at = 0; tm_py.PyDict_Next(dict, &at, &key, &value);) {
         PyObj *module = tm_py.PyObject_GetAttrString(value, "__module__");
         bool ours = module != NULL && tm_pyf.PyObject_IsInstance(module, tm_pyf.str_type) == 1;
-        PyObj *bytes =
-            ours ? tm_pyf.PyUnicode_AsEncodedString(module, "utf-8", "replace") : NULL;
+        PyObj *bytes = ours ? tm_pyf.PyUnicode_AsEncodedString(module, "utf-8", "replace") : NULL;
         ours = bytes != NULL && is_ours(tm_pyf.PyBytes_AsString(bytes));
         tm_py_decref(bytes);
         tm_py_decref(module);
@@ -149,7 +150,8 @@ PyObj *tm_session_py_exec_module(PyObj *self, PyObj *module)
     /* What exec() would add by itself, and PyEval_EvalCode does not on every version. */
     PyObj *builtins = tm_pyf.PyImport_ImportModule("builtins");
     if (file != NULL && builtins != NULL &&
-        tm_pyf.PyDict_SetItemString(dict, "__builtins__", builtins) == 0 && tm_pyf.PyDict_SetItemString(dict, "__file__", file) == 0 &&
+        tm_pyf.PyDict_SetItemString(dict, "__builtins__", builtins) == 0 &&
+        tm_pyf.PyDict_SetItemString(dict, "__file__", file) == 0 &&
         tm_pyf.PyDict_SetItemString(dict, "_core", self) == 0)
         code = tm_pyf.Py_CompileString(tm_embed_source, TM_EMBED_FILE, PY_FILE_INPUT);
     if (code != NULL)

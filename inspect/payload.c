@@ -38,16 +38,22 @@ bool tm_inspect_find_payload(pid_t pid, tm_modules *modules, struct tm_payload *
     g_autoptr(tm_modules) own = NULL;
     if (modules == NULL && (modules = own = tm_modules_read(pid, error)) == NULL)
         return false;
+    /* A process may hold several: hooks that another tool keeps outlive their agent. The one whose
+     * agent lives is the payload; failing that the last that can be read. */
     struct tm_payload found = {0};
-    for (size_t i = 0; i < modules->count && !found.state_valid; i++) {
+    bool alive = false;
+    for (size_t i = 0; i < modules->count && !alive; i++) {
         struct tm_module *module = &modules->items[i];
+        struct tm_payload one = {0};
         if (!tm_payload_has_name(module))
             continue;
-        bool exported =
-            tm_module_export_addr(modules, module, TM_STATE_SYMBOL, &found.state_addr);
-        found.mapped |= exported || strstr(module->path, "memfd:" TM_MEMFD_PREFIX) != NULL;
+        bool exported = tm_module_export_addr(modules, module, TM_STATE_SYMBOL, &one.state_addr);
+        one.mapped = exported || strstr(module->path, "memfd:" TM_MEMFD_PREFIX) != NULL;
         if (exported)
-            read_state(modules, &found);
+            read_state(modules, &one);
+        alive = one.state_valid && !one.inherited && one.state.agent_alive;
+        if (one.mapped && (alive || one.state_valid || !found.state_valid))
+            found = one;
     }
     *ret = found;
     return true;

@@ -7,8 +7,10 @@
 
 #include "format/boot.h"
 #include "inspect/error.h"
+#include "inspect/mapped_elf.h"
 #include "inspect/memory.h"
 #include "inspect/process.h"
+#include "inspect/target.h"
 
 /* Only these can hold a payload; looking into every module of the process would cost too much. */
 bool tm_payload_has_name(const struct tm_module *module)
@@ -17,6 +19,15 @@ bool tm_payload_has_name(const struct tm_module *module)
     const char *name = slash != NULL ? slash + 1 : module->path;
     return strstr(name, "memfd:" TM_MEMFD_PREFIX) != NULL || fnmatch("*tm-payload*", name, 0) == 0 ||
            fnmatch("*pytracemalloc*", name, 0) == 0;
+}
+
+/* In memory first: only who has capabilities can open the file of a memfd that is mapped. */
+static bool find_state(tm_modules *modules, struct tm_module *module, uint64_t *ret_addr)
+{
+    tm_target memory;
+    tm_target_init_memory(&memory, modules->pid);
+    return tm_mapped_elf_find_export(&memory, module->start_addr, TM_STATE_SYMBOL, ret_addr) ||
+           tm_module_export_addr(modules, module, TM_STATE_SYMBOL, ret_addr);
 }
 
 static void read_state(tm_modules *modules, struct tm_payload *ret)
@@ -47,7 +58,7 @@ bool tm_inspect_find_payload(pid_t pid, tm_modules *modules, struct tm_payload *
         struct tm_payload one = {0};
         if (!tm_payload_has_name(module))
             continue;
-        bool exported = tm_module_export_addr(modules, module, TM_STATE_SYMBOL, &one.state_addr);
+        bool exported = find_state(modules, module, &one.state_addr);
         one.mapped = exported || strstr(module->path, "memfd:" TM_MEMFD_PREFIX) != NULL;
         if (exported)
             read_state(modules, &one);

@@ -22,3 +22,8 @@ BASE = CONFIGS[0].name
 MIX = ["churn", "json_loads", "tree", "deep", "live", "compute"]
 NOTHING = ["recursion"]
 REAL = ["django_templates", "sqlite_json", "asyncio_streams", "ast_regex"]
+
+# What a smoke run takes of both: each tool, each kind of workload, once.
+QUICK = [BASE, "attached, detached", "tm, sampled 512 KiB", "tm, 16 frames",
+         "tracemalloc, 16 frames"]
+QUICK_WORKLOADS = ["churn", "deep", "recursion", "ast_regex"]

@@ -83,6 +83,9 @@ def main(argv):
     chosen = [c for c in configs.CONFIGS if c.name == configs.BASE or not options.config
               or any(text in c.name for text in options.config)]
     every = configs.MIX + configs.NOTHING + configs.REAL
+    if options.quick:
+        chosen = [c for c in chosen if options.config or c.name in configs.QUICK]
+        every = every if options.workload else configs.QUICK_WORKLOADS
     workloads = [name for name in every if not options.workload or name in options.workload]
     if not workloads:
         sys.exit("scripts/bench: no such workload; there are: " + " ".join(every))

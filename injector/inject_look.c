@@ -195,7 +195,7 @@ static bool check_python(const tm_look *self, GError **error)
         REFUSE(UNPATCHED,
                "process %d runs CPython %s without the allocator API of PEP 445; build it with "
                "patches/%s", pid, python->version[0] != '\0' ? python->version : "2.7",
-               minor == 0x0303 ? "cpython-3.3.7-pep445.patch" : "cpython-2.7.18-pep445.patch");
+               minor == 0x0303 ? "3.3/pep445.patch" : "2.7/pep445.patch");
         return false;
     }
     return true;

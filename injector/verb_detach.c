@@ -61,7 +61,8 @@ bool tm_verb_detach(pid_t pid, const struct tm_attach_options *options, FILE *ou
         rest = "a thread is still inside a hook: our code stays mapped, doing nothing";
     else if (!wait_until_gone(pid))
         rest = "our code is about to be unmapped";
-    fprintf(out, "%d: detached, %s, %" G_GUINT64_FORMAT " snapshots were written\n", (int)pid, rest,
-            (guint64)tm_client_get_u64(client, "written"));
+    guint64 written = tm_client_get_u64(client, "written");
+    fprintf(out, "%d: detached, %s, %" G_GUINT64_FORMAT " snapshot%s written\n", (int)pid, rest,
+            written, written == 1 ? " was" : "s were");
     return true;
 }

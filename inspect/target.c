@@ -117,9 +117,15 @@ static void read_facts(pid_t pid, const struct tm_process *process, struct tm_ta
     }
 }
 
+static const struct tm_target_ops live_ops = {live_read_some, live_peek, NULL};
+
+void tm_target_init_memory(tm_target *ret, pid_t pid)
+{
+    *ret = (tm_target){.ops = &live_ops, .data = GINT_TO_POINTER(pid), .live = true};
+}
+
 tm_target *tm_target_live(pid_t pid, GError **error)
 {
-    static const struct tm_target_ops ops = {live_read_some, live_peek, NULL};
     struct tm_process process;
     if (!tm_process_read(pid, &process, error))
         return NULL;
@@ -127,7 +133,7 @@ tm_target *tm_target_live(pid_t pid, GError **error)
     if (modules == NULL)
         return NULL;
     tm_target *self = g_new0(tm_target, 1);
-    self->ops = &ops;
+    self->ops = &live_ops;
     self->data = GINT_TO_POINTER(pid);
     self->name = g_strdup_printf("process %d", (int)pid);
     self->live = true;

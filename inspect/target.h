@@ -43,6 +43,8 @@ typedef struct tm_target {
 
 /* Free both with tm_target_free. */
 tm_target *tm_target_live(pid_t pid, GError **error);
+/* Only the memory of a live process: modules and facts are empty, nothing is to be freed. */
+void tm_target_init_memory(tm_target *ret, pid_t pid);
 /* exe: the program that left the core, NULL for the one that the core names. Files that the core
  * names are opened only where their build-id is the one in the core, or cannot be told. */
 tm_target *tm_target_core(const char *path, const char *exe, GError **error);

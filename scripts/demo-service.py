@@ -17,7 +17,7 @@ import signal
 import sys
 import time
 
-CACHE_ENTRIES = 64
+CACHE_ENTRIES = 16
 cache = collections.OrderedDict()
 audit_log = []
 

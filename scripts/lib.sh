@@ -7,7 +7,7 @@
 TM_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 TM_BUILD_PACKAGES=(gcc libc6-dev cmake ninja-build pkg-config
-                   libelf-dev libdw-dev libglib2.0-dev)
+                   libelf-dev libdw-dev libglib2.0-dev zlib1g-dev)
 
 tm_die()
 {
@@ -48,7 +48,7 @@ tm_as_root()
 tm_have_build_tools()
 {
     command -v cc >/dev/null && command -v cmake >/dev/null && command -v ninja >/dev/null &&
-        command -v pkg-config >/dev/null && pkg-config --exists libelf libdw glib-2.0
+        command -v pkg-config >/dev/null && pkg-config --exists libelf libdw glib-2.0 zlib
 }
 
 # tm_packages PACKAGE...: makes sure that the Debian packages are installed.

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: MIT
 """The live tests' fixtures: every test that asks for `python` runs on each Python found."""
 import os
+import shutil
 import subprocess
+import tempfile
 
 import pytest
 
 from pythons import find_pythons
+from tools import BIN_DIR
 from victim import Victim
 
 PYTHONS = find_pythons()
@@ -80,3 +83,14 @@ def can_mount():
 def as_root():
     if os.getuid() != 0:
         pytest.skip("needs root")
+
+
+@pytest.fixture
+def public_tools(as_root):
+    """The tools in a folder that every user may enter."""
+    folder = tempfile.mkdtemp(prefix="tm-test-")
+    for name in ("bin", "lib"):
+        shutil.copytree(os.path.join(BIN_DIR, "..", name), os.path.join(folder, name))
+    subprocess.check_call(["chmod", "-R", "a+rX", folder])
+    yield os.path.join(folder, "bin")
+    shutil.rmtree(folder)

@@ -6,16 +6,12 @@ A blocked process that nobody disturbs is never put on a processor, so its count
 switches say whether it was stopped, however briefly.
 """
 import os
-import shutil
 import subprocess
-import tempfile
 
 import pytest
 
-from tools import BIN_DIR, Result, run_tool, tm_attach
+from tools import run_as_nobody, run_tool, tm_attach
 from victim import read_status, switches, wait_until, wait_until_blocked
-
-NOBODY = 65534
 
 
 def unused_pid():
@@ -55,23 +51,8 @@ def not_python():
     process.wait()
 
 
-@pytest.fixture
-def public_tools(as_root):
-    """The tools in a folder that every user may enter."""
-    folder = tempfile.mkdtemp(prefix="tm-test-")
-    for name in ("bin", "lib"):
-        shutil.copytree(os.path.join(BIN_DIR, "..", name), os.path.join(folder, name))
-    subprocess.check_call(["chmod", "-R", "a+rX", folder])
-    yield os.path.join(folder, "bin")
-    shutil.rmtree(folder)
-
-
 def attach_as_nobody(folder, pid):
-    done = subprocess.run(
-        ["setpriv", "--reuid=%d" % NOBODY, "--regid=%d" % NOBODY, "--clear-groups",
-         "--inh-caps=-all", os.path.join(folder, "tm-attach"), str(pid)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd="/tmp", timeout=60)
-    return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
+    return run_as_nobody(folder, "tm-attach", pid)
 
 
 def test_no_such_process():

@@ -8,17 +8,29 @@ import subprocess
 BIN_DIR = os.environ.get("TM_BIN_DIR") or os.path.join(
     os.path.dirname(os.path.abspath(__file__)), "..", "..", "build", "bin")
 
+NOBODY = 65534
+AS_NOBODY = ["setpriv", "--reuid=%d" % NOBODY, "--regid=%d" % NOBODY, "--clear-groups",
+             "--inh-caps=-all"]
+
 Result = collections.namedtuple("Result", "status out err")
 
 
 def run_tool(name, *args, **options):
-    """cwd: folder. prefix: words before the command. Returns a Result; its text is decoded."""
-    command = list(options.get("prefix", ())) + [os.path.join(os.path.abspath(BIN_DIR), name)]
+    """cwd: folder. prefix: words before the command. folder: where the tools are, if not in
+    BIN_DIR. Returns a Result; its text is decoded."""
+    folder = os.path.abspath(options.get("folder", BIN_DIR))
+    command = list(options.get("prefix", ())) + [os.path.join(folder, name)]
     done = subprocess.run(command + [str(arg) for arg in args], stdin=subprocess.DEVNULL,
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                           cwd=str(options["cwd"]) if "cwd" in options else None,
                           timeout=options.get("timeout", 120))
     return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def run_as_nobody(folder, name, *args, **options):
+    """The same as a user without any right; folder: see the fixture public_tools."""
+    options.setdefault("cwd", "/tmp")
+    return run_tool(name, *args, prefix=AS_NOBODY, folder=folder, **options)
 
 
 def tm_attach(*args, **options):

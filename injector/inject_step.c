@@ -37,6 +37,11 @@ void tm_step(enum tm_step step, pid_t target)
         kill(getpid(), SIGKILL);
     } else if (strcmp(what, "kill") == 0) {
         kill(target, SIGKILL);
+    } else if (strcmp(what, "usr1") == 0) {
+        kill(target, SIGUSR1);
+    } else if (strcmp(what, "int") == 0 || strcmp(what, "term") == 0) {
+        kill(step >= TM_STEP_SEIZED && step <= TM_STEP_DETACHED ? getppid() : getpid(),
+             *what == 'i' ? SIGINT : SIGTERM);
     } else if (strcmp(what, "stop") == 0) {
         const char *text = getenv("TM_DEBUG_STOP_MS");
         long ms = text != NULL ? atol(text) : 1000;

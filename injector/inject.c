@@ -216,6 +216,7 @@ static bool work_and_boot(const struct tm_inject_request *request, tm_look *look
     if (!tm_inject_work(&work, &report, error))
         return false;
     ret->worst_stop_ns = report.worst_stop_ns;
+    ret->worst_wait_ns = report.worst_wait_ns;
     ret->total_stop_ns = report.total_stop_ns;
     ret->stops = report.stops;
     ret->tid = report.tid;

@@ -48,6 +48,7 @@ struct tm_inject_result {
     char python_version[32]; /* "3.11.7"; "" where it is not known */
     uint32_t python_hex;     /* PY_VERSION_HEX; low bits 0 where only X.Y is known */
     uint64_t worst_stop_ns;  /* the longest time any one thread was stopped */
+    uint64_t worst_wait_ns;  /* of it: that thread or the worker was ready, but had no processor */
     uint64_t total_stop_ns;
     uint32_t stops;          /* how many stops it took */
     pid_t tid;               /* the borrowed thread */

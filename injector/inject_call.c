@@ -23,6 +23,9 @@
 
 /* The kernel leaves these two alone. */
 #define ALL_SIGNALS (~0ull)
+#define PARK_MS 200u        /* the thread waits that long for a worker that is late or dead */
+#define PARK_POLL_NS 40000u /* a thread is made in 50 to 100 us */
+#define HOME_BOUND_NS 1000000000ull
 
 struct borrowed {
     struct tm_call *call;
@@ -30,6 +33,11 @@ struct borrowed {
     struct tm_arch_state saved;
     struct tm_arch_frame frame;
 };
+
+static uint64_t data_addr(const struct borrowed *self)
+{
+    return self->call->block_addr + TM_STUB_PAGE_BYTES;
+}
 
 /* A page that is not writable must fail here: /proc/PID/mem would write to it all the same, and
  * the kernel could not read it back. The main thread's stack may have to grow first. */
@@ -45,30 +53,34 @@ static bool write_frame(struct borrowed *self)
                                                        self->frame.n_bytes) == 0;
 }
 
+/* What a stop that nobody asked for means; TM_CALL_DONE: go on with *signal. */
+static enum tm_call_result judge_stop(struct borrowed *self, enum tm_stop stop, int *signal)
+{
+    *signal = 0;
+    if (stop == TM_STOP_GONE)
+        return TM_CALL_GONE;
+    if (stop != TM_STOP_SIGNAL)
+        return TM_CALL_DONE;
+    *signal = self->tracee->signal;
+    if (*signal != SIGSEGV && *signal != SIGBUS && *signal != SIGILL && *signal != SIGFPE &&
+        *signal != SIGTRAP && *signal != SIGSYS)
+        return TM_CALL_DONE;
+    self->call->error_number = *signal;
+    return TM_CALL_CRASHED;
+}
+
 /* Waits for the next system call stop. Group stops of the process do not concern this thread
  * until it is let go; no signal but SIGSTOP can come while all are blocked. */
 static enum tm_call_result wait_syscall_stop(struct borrowed *self)
 {
     for (;;) {
-        int signal = 0;
-        switch (tm_tracee_wait(self->tracee, self->call->deadline_ns)) {
-        case TM_STOP_SYSCALL:
-            return TM_CALL_DONE;
-        case TM_STOP_EVENT:
-            break;
-        case TM_STOP_SIGNAL:
-            signal = self->tracee->signal;
-            if (signal == SIGSEGV || signal == SIGBUS || signal == SIGILL || signal == SIGFPE ||
-                signal == SIGTRAP || signal == SIGSYS) {
-                self->call->error_number = signal;
-                return TM_CALL_CRASHED;
-            }
-            break;
-        case TM_STOP_NONE:
-            return TM_CALL_STUCK;
-        case TM_STOP_GONE:
-            return TM_CALL_GONE;
-        }
+        int signal;
+        enum tm_stop stop = tm_tracee_wait(self->tracee, self->call->deadline_ns);
+        if (stop == TM_STOP_SYSCALL || stop == TM_STOP_NONE)
+            return stop == TM_STOP_SYSCALL ? TM_CALL_DONE : TM_CALL_STUCK;
+        enum tm_call_result result = judge_stop(self, stop, &signal);
+        if (result != TM_CALL_DONE)
+            return result;
         if (tm_tracee_continue_to_syscall(self->tracee, signal) != 0)
             return TM_CALL_GONE;
     }
@@ -90,8 +102,6 @@ static enum tm_call_result make_syscall(struct borrowed *self, long number, cons
                              args, &regs);
     if (tm_arch_set_regs(self->tracee->tid, &regs) != 0)
         return TM_CALL_GONE;
-    if (number == SYS_mprotect)
-        tm_step(TM_STEP_WRITTEN, self->call->pid);
     if (number == SYS_mmap) {
         tm_step(TM_STEP_REGS, self->call->pid);
         tm_arch_set_signal_mask(self->tracee->tid, ALL_SIGNALS);
@@ -114,7 +124,7 @@ static enum tm_call_result map_block(struct borrowed *self)
 {
     struct tm_call *call = self->call;
     int64_t addr = 0;
-    const uint64_t args[6] = {0, TM_STUB_BLOCK_BYTES, PROT_READ | PROT_WRITE,
+    const uint64_t args[6] = {0, TM_STUB_BLOCK_BYTES, PROT_READ | PROT_EXEC,
                               MAP_PRIVATE | MAP_ANONYMOUS, (uint64_t)-1, 0};
     enum tm_call_result result = make_syscall(self, SYS_mmap, args, &addr);
     if (result != TM_CALL_DONE)
@@ -137,50 +147,96 @@ static enum tm_call_result fill_block(struct borrowed *self)
     data.frame_sp = tm_arch_frame_sp(&self->frame);
     data.thread_entry =
         call->block_addr + (uint64_t)(tm_stub_thread_entry - __start_tm_stub);
-    if (tm_memory_pwrite(call->mem_fd, call->block_addr, __start_tm_stub,
-                         (size_t)(__stop_tm_stub - __start_tm_stub)) != 0 ||
-        tm_memory_pwrite(call->mem_fd, call->block_addr + TM_STUB_PAGE_BYTES, &data,
-                         sizeof(data)) != 0)
-        return TM_CALL_GONE;
-    int64_t rc = 0;
-    const uint64_t args[6] = {call->block_addr, TM_STUB_PAGE_BYTES, PROT_READ | PROT_EXEC};
-    enum tm_call_result result = make_syscall(self, SYS_mprotect, args, &rc);
-    if (result == TM_CALL_DONE && rc != 0) {
-        call->error_number = (int)-rc;
+    data.park_ms = call->keep_syscall ? 0 : PARK_MS;
+    /* /proc/PID/mem writes where the program itself could not. */
+    int rc = tm_memory_pwrite(call->mem_fd, call->block_addr, __start_tm_stub,
+                              (size_t)(__stop_tm_stub - __start_tm_stub));
+    if (rc == 0)
+        rc = tm_memory_pwrite(call->mem_fd, data_addr(self), &data, sizeof(data));
+    if (rc != 0) {
+        call->error_number = -rc;
         return TM_CALL_RESOURCE;
     }
-    tm_step(TM_STEP_MPROTECT, call->pid);
-    return result;
+    tm_step(TM_STEP_WRITTEN, call->pid);
+    return TM_CALL_DONE;
 }
 
-/* Jumps into the block and follows the thread until it is about to call rt_sigreturn. */
-static enum tm_call_result run_entry(struct borrowed *self)
+static bool read_data(const struct borrowed *self, struct tm_stub_data *ret)
+{
+    struct iovec local = {ret, sizeof(*ret)};
+    struct iovec remote = {(void *)(uintptr_t)data_addr(self), sizeof(*ret)};
+    return process_vm_readv(self->call->pid, &local, 1, &remote, 1, 0) == (ssize_t)sizeof(*ret);
+}
+
+static enum tm_call_result enter_block(struct borrowed *self)
 {
     struct tm_call *call = self->call;
-    uint64_t data_addr = call->block_addr + TM_STUB_PAGE_BYTES;
     struct user_regs_struct regs;
     tm_arch_regs_for_entry(&self->saved,
                            call->block_addr + (uint64_t)(tm_stub_borrow_entry - __start_tm_stub),
-                           call->block_addr + TM_STUB_BLOCK_BYTES, data_addr, &regs);
+                           call->block_addr + TM_STUB_BLOCK_BYTES, data_addr(self), &regs);
     if (tm_arch_set_regs(self->tracee->tid, &regs) != 0)
         return TM_CALL_GONE;
     tm_step(TM_STEP_CALL, call->pid);
+    return TM_CALL_DONE;
+}
+
+/* The thread runs freely, in one go, until it has parked itself: every stop that is not made here
+ * is a turn of the scheduler that nobody has to wait for. */
+static enum tm_call_result wait_until_parked(struct borrowed *self)
+{
+    struct tm_stub_data data;
+    if (tm_tracee_continue(self->tracee, 0) != 0)
+        return TM_CALL_GONE;
+    for (;;) {
+        enum tm_stop stop = tm_tracee_wait(self->tracee, tm_tracee_now_ns() + PARK_POLL_NS);
+        if (stop != TM_STOP_NONE) {
+            int signal;
+            enum tm_call_result result = judge_stop(self, stop, &signal);
+            if (result != TM_CALL_DONE)
+                return result;
+            if (tm_tracee_continue(self->tracee, signal) != 0)
+                return TM_CALL_GONE;
+        }
+        /* Unreadable: it gave up waiting, and unmapped the block because it got no thread. */
+        bool readable = read_data(self, &data);
+        if (!readable || data.parked != 0) {
+            self->call->error_number = readable ? data.create_error : EAGAIN;
+            tm_step(TM_STEP_PARKED, self->call->pid);
+            return self->call->error_number == 0 ? TM_CALL_DONE : TM_CALL_RESOURCE;
+        }
+        if (tm_tracee_now_ns() >= self->call->deadline_ns)
+            return TM_CALL_STUCK;
+    }
+}
+
+/*
+ * Under seccomp filters nothing may be asked of the kernel but what pthread_create needs, and a
+ * system call that a tracer skips is judged as number -1, which may be fatal. So there the thread
+ * is followed from call to call, and rt_sigreturn is left to run and restores it from the frame.
+ */
+static enum tm_call_result follow_home(struct borrowed *self)
+{
+    struct user_regs_struct regs;
+    struct tm_stub_data data;
+    int create_error = -1;
     do {
         enum tm_call_result result = next_syscall_stop(self);
+        if (result == TM_CALL_DONE && tm_arch_get_regs(self->tracee->tid, &regs) != 0)
+            result = TM_CALL_GONE;
         if (result != TM_CALL_DONE)
             return result;
-        if (tm_arch_get_regs(self->tracee->tid, &regs) != 0)
-            return TM_CALL_GONE;
+        if (read_data(self, &data))
+            create_error = data.create_error;
     } while (tm_arch_syscall_number(&regs) != SYS_rt_sigreturn ||
              regs.rsp != tm_arch_frame_sp(&self->frame));
-    tm_step(TM_STEP_CREATED, call->pid);
-    struct tm_stub_data data;
-    struct iovec local = {&data, sizeof(data)};
-    struct iovec remote = {(void *)(uintptr_t)data_addr, sizeof(data)};
-    if (process_vm_readv(call->pid, &local, 1, &remote, 1, 0) != (ssize_t)sizeof(data))
-        return TM_CALL_GONE;
-    call->error_number = data.create_error;
-    return data.create_error == 0 ? TM_CALL_DONE : TM_CALL_RESOURCE;
+    tm_step(TM_STEP_PARKED, self->call->pid);
+    enum tm_stop stop = tm_tracee_to_event_stop(self->tracee, tm_tracee_now_ns() + HOME_BOUND_NS);
+    tm_step(TM_STEP_HOME, self->call->pid);
+    if (stop != TM_STOP_EVENT)
+        return stop == TM_STOP_GONE ? TM_CALL_GONE : TM_CALL_STUCK;
+    self->call->error_number = create_error < 0 ? EPERM : create_error;
+    return create_error == 0 ? TM_CALL_DONE : TM_CALL_RESOURCE;
 }
 
 /*
@@ -195,48 +251,76 @@ static enum tm_call_result stop_at_restorer(struct borrowed *self)
     if (tm_arch_set_regs(self->tracee->tid, &regs) != 0)
         return TM_CALL_GONE;
     enum tm_stop stop =
-        tm_tracee_to_event_stop(self->tracee, tm_tracee_now_ns() + 1000000000ull);
+        tm_tracee_to_event_stop(self->tracee, tm_tracee_now_ns() + HOME_BOUND_NS);
     return stop == TM_STOP_EVENT ? TM_CALL_DONE
            : stop == TM_STOP_GONE ? TM_CALL_GONE
                                   : TM_CALL_STUCK;
 }
 
-/* Under seccomp filters a system call that a tracer skips is judged as number -1 and may be
- * fatal. There rt_sigreturn is left to run, and restores everything from the frame. */
-static enum tm_call_result let_sigreturn_run(struct borrowed *self)
+static enum tm_call_result restore(struct borrowed *self)
 {
-    enum tm_stop stop =
-        tm_tracee_to_event_stop(self->tracee, tm_tracee_now_ns() + 1000000000ull);
     tm_step(TM_STEP_HOME, self->call->pid);
-    return stop == TM_STOP_EVENT ? TM_CALL_DONE
-           : stop == TM_STOP_GONE ? TM_CALL_GONE
-                                  : TM_CALL_STUCK;
+    if (tm_arch_restore(self->tracee->tid, &self->saved) != 0)
+        return TM_CALL_GONE;
+    tm_step(TM_STEP_RESTORED, self->call->pid);
+    return TM_CALL_DONE;
 }
 
-/* Back to the thread's own state. unmap: the block has no user. */
-static enum tm_call_result go_home(struct borrowed *self, bool unmap)
+/* Nothing of the block is in use, and it goes if there is one. */
+static enum tm_call_result go_home_with_nothing(struct borrowed *self)
 {
-    pid_t tid = self->tracee->tid;
-    struct user_regs_struct regs;
-    if (self->call->keep_syscall && !unmap && tm_arch_get_regs(tid, &regs) == 0 &&
-        tm_arch_syscall_number(&regs) == SYS_rt_sigreturn)
-        return let_sigreturn_run(self);
     enum tm_call_result result = stop_at_restorer(self);
-    if (result == TM_CALL_DONE && unmap) {
+    if (result == TM_CALL_DONE && self->call->block_addr != 0) {
         int64_t ignored;
         const uint64_t args[6] = {self->call->block_addr, TM_STUB_BLOCK_BYTES};
-        self->call->deadline_ns = tm_tracee_now_ns() + 1000000000ull;
+        self->call->deadline_ns = tm_tracee_now_ns() + HOME_BOUND_NS;
         result = make_syscall(self, SYS_munmap, args, &ignored);
         if (result == TM_CALL_DONE)
             result = stop_at_restorer(self);
     }
-    if (result != TM_CALL_DONE)
-        return result;
-    tm_step(TM_STEP_HOME, self->call->pid);
-    if (tm_arch_restore(tid, &self->saved) != 0)
+    return result == TM_CALL_DONE ? restore(self) : result;
+}
+
+static bool is_in_block(const struct borrowed *self, const struct user_regs_struct *regs)
+{
+    return regs->rip - self->call->block_addr < TM_STUB_BLOCK_BYTES;
+}
+
+/*
+ * Takes the parked thread home. First it is set to leave by itself, then the flag is set that lets
+ * the new thread unmap the block one day, then its own state is put back: a worker that dies in
+ * between leaves a thread that is on its way out.
+ */
+static enum tm_call_result go_home_from_park(struct borrowed *self)
+{
+    struct tm_call *call = self->call;
+    struct tm_tracee *tracee = self->tracee;
+    uint64_t interrupted_ns = tracee->interrupted_ns;
+    enum tm_stop stop = tm_tracee_interrupt(tracee, tm_tracee_now_ns() + HOME_BOUND_NS);
+    tracee->interrupted_ns = interrupted_ns;
+    struct user_regs_struct regs;
+    if (stop != TM_STOP_EVENT)
+        return stop == TM_STOP_GONE ? TM_CALL_GONE : TM_CALL_STUCK;
+    if (tm_arch_get_regs(tracee->tid, &regs) != 0)
         return TM_CALL_GONE;
-    tm_step(TM_STEP_RESTORED, self->call->pid);
-    return TM_CALL_DONE;
+    tm_step(TM_STEP_CREATED, call->pid);
+    /* It may have waited long enough, and be home or in the restorer. */
+    if (!is_in_block(self, &regs))
+        return call->error_number == 0 ? TM_CALL_DONE : TM_CALL_RESOURCE;
+    if (call->error_number != 0) {
+        enum tm_call_result home = go_home_with_nothing(self);
+        return home == TM_CALL_DONE ? TM_CALL_RESOURCE : home;
+    }
+    tm_arch_regs_for_entry(&self->saved,
+                           call->block_addr + (uint64_t)(tm_stub_borrow_leave - __start_tm_stub),
+                           tm_arch_frame_sp(&self->frame), data_addr(self), &regs);
+    const uint32_t done = 1;
+    if (tm_arch_set_regs(tracee->tid, &regs) != 0 ||
+        tm_memory_pwrite(call->mem_fd,
+                         data_addr(self) + offsetof(struct tm_stub_data, borrow_done), &done,
+                         sizeof(done)) != 0)
+        return TM_CALL_GONE;
+    return restore(self);
 }
 
 enum tm_call_result tm_call_create_thread(struct tm_call *call, struct tm_tracee *tracee)
@@ -254,13 +338,23 @@ enum tm_call_result tm_call_create_thread(struct tm_call *call, struct tm_tracee
     enum tm_call_result result = map_block(&self);
     if (result == TM_CALL_DONE)
         result = fill_block(&self);
+    if (result == TM_CALL_RESOURCE) {
+        enum tm_call_result home = go_home_with_nothing(&self);
+        return home == TM_CALL_DONE ? TM_CALL_RESOURCE : home;
+    }
     if (result == TM_CALL_DONE)
-        result = run_entry(&self);
+        result = enter_block(&self);
+    if (result == TM_CALL_DONE && call->keep_syscall)
+        return follow_home(&self);
+    if (result == TM_CALL_DONE)
+        result = wait_until_parked(&self);
+    if (result == TM_CALL_CRASHED) {
+        enum tm_call_result home = stop_at_restorer(&self);
+        return home == TM_CALL_DONE && restore(&self) == TM_CALL_DONE ? result : home;
+    }
     /* A thread that is stuck in pthread_create (somebody who is stopped holds its lock) is let go
      * as it is: the frame takes it home once it gets on. */
     if (result == TM_CALL_GONE || result == TM_CALL_STUCK)
         return result;
-    bool unmap = result == TM_CALL_RESOURCE && call->block_addr != 0;
-    enum tm_call_result home = go_home(&self, unmap);
-    return home == TM_CALL_DONE ? result : home;
+    return go_home_from_park(&self);
 }

@@ -12,7 +12,7 @@ const char *tm_step_name(enum tm_step step)
 {
     static const char *const names[TM_STEPS] = {
         "looked", "seized",  "stopped", "saved",   "frame",    "regs",     "mask",
-        "mmap-entry", "mmap", "written", "mprotect", "call",    "created",  "home",
+        "mmap-entry", "mmap", "written", "call",   "parked",  "created",  "home",
         "restored", "detached", "worked", "memfd",  "filled",   "ready",    "running",
     };
     return step < TM_STEPS ? names[step] : "?";
@@ -37,7 +37,14 @@ void tm_step(enum tm_step step, pid_t target)
         kill(getpid(), SIGKILL);
     } else if (strcmp(what, "kill") == 0) {
         kill(target, SIGKILL);
+    } else if (strcmp(what, "usr1") == 0) {
+        kill(target, SIGUSR1);
+    } else if (strcmp(what, "int") == 0 || strcmp(what, "term") == 0) {
+        kill(step >= TM_STEP_SEIZED && step <= TM_STEP_DETACHED ? getppid() : getpid(),
+             *what == 'i' ? SIGINT : SIGTERM);
     } else if (strcmp(what, "stop") == 0) {
-        nanosleep(&(struct timespec){.tv_sec = 1}, NULL);
+        const char *text = getenv("TM_DEBUG_STOP_MS");
+        long ms = text != NULL ? atol(text) : 1000;
+        nanosleep(&(struct timespec){ms / 1000, ms % 1000 * 1000000}, NULL);
     }
 }

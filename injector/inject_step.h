@@ -2,8 +2,9 @@
 /*
  * Named moments of an injection, at which the tests let things go wrong. TM_DEBUG_STEP=NAME:WHAT
  * in the environment does WHAT at the moment NAME: "die" kills the process that is there (worker
- * or tm-attach), "kill" kills the target, "stop" stops the process for a second, "exit" makes
- * both tm-attach and the worker die. Nothing happens without it.
+ * or tm-attach), "kill" kills the target, "stop" stops the process for TM_DEBUG_STOP_MS (a second
+ * without it), "exit" makes both tm-attach and the worker die, "int" and "term" send tm-attach that
+ * signal, "usr1" sends the target one. Nothing happens without it.
  */
 #pragma once
 
@@ -20,9 +21,9 @@ enum tm_step {
     TM_STEP_MMAP_ENTRY,
     TM_STEP_MMAP,        /* the block is mapped */
     TM_STEP_WRITTEN,
-    TM_STEP_MPROTECT,
     TM_STEP_CALL,        /* about to call pthread_create */
-    TM_STEP_CREATED,     /* it has returned, the restorer is next */
+    TM_STEP_PARKED,      /* it has returned, and waits to be taken home */
+    TM_STEP_CREATED,     /* stopped there */
     TM_STEP_HOME,        /* in an event stop, about to restore */
     TM_STEP_RESTORED,
     TM_STEP_DETACHED,

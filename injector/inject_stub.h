@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT
 /*
  * What is mapped in the target: one page of code (tm_stub_code), then struct tm_stub_data, then
- * the stack on which the borrowed thread calls pthread_create.
+ * the stack on which the borrowed thread calls pthread_create. All of it is mapped without write
+ * permission; the code's first act is to make the rest writable and no longer executable. So
+ * nothing is ever writable and executable, and nothing turns executable later, which is what
+ * services with MemoryDenyWriteExecute are forbidden.
  */
 #pragma once
 
@@ -25,6 +28,8 @@ struct tm_stub_data {
     uint64_t fn_munmap;
     _Atomic uint32_t borrow_done; /* the borrowed thread is on its way out of the block */
     int32_t create_error;         /* what pthread_create returned; -1: not yet */
+    _Atomic uint32_t parked;      /* create_error is final; waits to be taken home */
+    uint32_t park_ms;             /* how long it waits before it goes home alone; 0: not at all */
     /* libc's functions */
     uint64_t fn_pthread_create;
     uint64_t fn_attr_init;
@@ -55,6 +60,8 @@ struct tm_stub_data {
 
 _Static_assert(sizeof(struct tm_stub_data) <= TM_STUB_DATA_BYTES, "the data pages are too few");
 _Static_assert(offsetof(struct tm_stub_data, frame_sp) == 704, "the assembly knows it");
+_Static_assert(offsetof(struct tm_stub_data, create_error) == 732, "the assembly knows it");
+_Static_assert(TM_STUB_DATA_BYTES + TM_STUB_STACK_BYTES == 73728, "the assembly knows it");
 _Static_assert(offsetof(struct tm_boot, block_addr) == 40, "the assembly knows it");
 
 /* The code page's contents: position-independent, no relocation, no data of its own. The linker
@@ -62,6 +69,8 @@ _Static_assert(offsetof(struct tm_boot, block_addr) == 40, "the assembly knows i
 extern const uint8_t __start_tm_stub[];
 extern const uint8_t __stop_tm_stub[];
 /* Entry points in it. The borrowed thread: struct tm_stub_data in the first argument, the stack
- * pointer at a multiple of 16. The new thread: void *(*)(void *). */
+ * pointer at a multiple of 16. Leaving: the same in the first argument, any stack; sets borrow_done
+ * and goes home. The new thread: void *(*)(void *). */
 extern const uint8_t tm_stub_borrow_entry[];
+extern const uint8_t tm_stub_borrow_leave[];
 extern const uint8_t tm_stub_thread_entry[];

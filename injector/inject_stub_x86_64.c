@@ -18,17 +18,37 @@
 #define STUB_INLINE static inline __attribute__((always_inline))
 
 /* Offsets of struct tm_stub_data, as asserted in the header: boot.block_addr 40, block_bytes 48,
- * frame_sp 704, restorer 712, fn_munmap 720, borrow_done 728. */
+ * frame_sp 704, restorer 712, fn_munmap 720, borrow_done 728, create_error 732. */
 __asm__(".pushsection tm_stub,\"ax\",@progbits\n"
         ".globl tm_stub_borrow_entry\n.hidden tm_stub_borrow_entry\n"
         "tm_stub_borrow_entry:\n"
         "    mov %rdi, %rbx\n"
+        /* mprotect(data and stack, read and write): until then even the stack is read-only. */
+        "    mov $73728, %esi\n"
+        "    mov $3, %edx\n"
+        "    mov $10, %eax\n"
+        "    syscall\n"
+        "    mov %rbx, %rdi\n"
+        "    test %eax, %eax\n"
+        "    jnz tm_stub_borrow_leave\n"
         "    call tm_stub_borrow\n"
+        "    mov %rbx, %rdi\n"
         /* Back to the thread's own stack, where the frame for rt_sigreturn lies. The restorer is
          * loaded first: after the flag is set nothing of the block may be needed any more. */
-        "    mov 704(%rbx), %rsp\n"
-        "    mov 712(%rbx), %rax\n"
-        "    movl $1, 728(%rbx)\n"
+        ".globl tm_stub_borrow_leave\n.hidden tm_stub_borrow_leave\n"
+        "tm_stub_borrow_leave:\n"
+        "    mov 704(%rdi), %rsp\n"
+        "    cmpl $0, 732(%rdi)\n"
+        "    jne 1f\n"
+        "    mov 712(%rdi), %rax\n"
+        "    movl $1, 728(%rdi)\n"
+        "    jmp *%rax\n"
+        /* There is no new thread: munmap, which returns into the restorer, whose address is the
+         * word below the frame. */
+        "1:  sub $8, %rsp\n"
+        "    mov 720(%rdi), %rax\n"
+        "    mov 48(%rdi), %rsi\n"
+        "    mov 40(%rdi), %rdi\n"
         "    jmp *%rax\n"
         ".globl tm_stub_thread_entry\n.hidden tm_stub_thread_entry\n"
         "tm_stub_thread_entry:\n"
@@ -75,6 +95,19 @@ STUB_INLINE bool is_abandoned(struct tm_stub_data *data)
     return atomic_load_explicit(&data->boot.claim, memory_order_acquire) == TM_CLAIM_ABANDONED;
 }
 
+/* Waits for the worker, which puts the thread back better than the frame can. Not with a futex:
+ * interrupted, that overwrites what the kernel keeps of the program's own interrupted call. */
+STUB_INLINE void park(struct tm_stub_data *data)
+{
+    if (data->park_ms == 0)
+        return;
+    struct timespec left = {0, (long)data->park_ms * 1000000};
+    atomic_store_explicit(&data->parked, 1, memory_order_release);
+    /* The kernel counts `left` down. Any other answer than EINTR is the end of it. */
+    while (raw_syscall(SYS_ppoll, 0, 0, (long)&left, 0) == -4)
+        ;
+}
+
 /* On the borrowed thread. Static TLS lies on the new thread's stack: where that is large, the
  * small stack is refused and a larger one, then the default, is tried. */
 STUB void tm_stub_borrow(struct tm_stub_data *data)
@@ -95,6 +128,7 @@ STUB void tm_stub_borrow(struct tm_stub_data *data)
         rc = bytes < 16 * data->stack_bytes ? 0 : rc;
     }
     data->create_error = rc;
+    park(data);
 }
 
 STUB_INLINE void fail(struct tm_stub_data *data, int error, const char *text)

@@ -33,6 +33,7 @@ struct tm_work_report {
     pid_t tid; /* borrowed, refused or stuck */
     uint64_t block_addr;
     uint64_t worst_stop_ns;
+    uint64_t worst_wait_ns; /* part of the worst stop that nobody had a processor for */
     uint64_t total_stop_ns;
     uint32_t stops;
     uint32_t verdicts[TM_VERDICTS]; /* how many stops ended how */

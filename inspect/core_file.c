@@ -187,10 +187,10 @@ static bool fail(const tm_core *core, GError **error, const char *what)
 
 static bool add_load(tm_core *core, const GElf_Phdr *header, GError **error)
 {
-    if (header->p_memsz == 0)
+    /* The vsyscall page lies above user space; nothing of ours is there. */
+    if (header->p_memsz == 0 || header->p_vaddr >> 47 != 0)
         return true;
-    if (header->p_filesz > header->p_memsz || header->p_vaddr >> 63 != 0 ||
-        header->p_memsz >> 63 != 0)
+    if (header->p_filesz > header->p_memsz || header->p_memsz >> 47 != 0)
         return fail(core, error, "a segment of the core is malformed");
     if (header->p_offset > core->file_bytes ||
         header->p_filesz > core->file_bytes - header->p_offset) {

@@ -4,6 +4,7 @@ answer, and without a byte of the target changed."""
 import collections
 import json
 import os
+import platform
 import random
 import signal
 
@@ -80,11 +81,14 @@ def test_holds_the_gil_for_ever(any_python, traced, tmp_path):
 
 def test_agent_does_not_answer(any_python, traced, tmp_path):
     """gdb sends the agent's thread into pause(), where no signal wakes it."""
+    if platform.machine() != "x86_64":
+        pytest.skip("names registers of x86_64")
     victim = traced(any_python)
     before = whole(extract(tmp_path / "before.tms", "--pid", victim.pid))
     out = gdb("-p", victim.pid, "-ex", "python [t.switch() for t in gdb.selected_inferior()."
-              "threads() if t.name == 'tm-agent']", "-ex", "set $pc = (long)&pause", "-ex", "detach")
-    assert "rror" not in out.replace("Error while mapping", ""), out
+              "threads() if t.name == 'tm-agent']", "-ex", "set $orig_rax = -1",
+              "-ex", "set $pc = (long)&pause", "-ex", "detach")
+    assert victim.process.poll() is None, out
     assert whole(extract(tmp_path / "passive.tms", "--pid", victim.pid)) == before
 
 
@@ -115,7 +119,7 @@ def test_damaged_cores(any_python, traced, tmp_path):
         assert (result.status, result.err.count("\n")) == (1, 1), (name, result)
         assert not os.path.exists(str(out))
     size = os.path.getsize(path)
-    for length in (size - 1, size // 2, 4096, 100, 1, 0):
+    for length in (size // 4 * 3, size // 2, 4096, 100, 1, 0):
         os.truncate(path, length)
         refused(path)
     refused("/bin/true")
@@ -177,11 +181,14 @@ def test_standard_tracemalloc(python, start_victim, tmp_path):
     assert live.traces and whole(live) == whole(core)
 
     def passing(frames):
-        """Of the taking, of reading a command and of saying something."""
-        return any(os.path.basename(name) in ("tracemalloc.py", "_victim.py", "codecs.py") or
+        """Of the taking, of reading a command and of saying something; and frames, which up to 3.10
+        are kept for the next call, of whatever function."""
+        return frames[0][1] == recursion or any(os.path.basename(name) in ("tracemalloc.py", "_victim.py", "codecs.py") or
                    (os.path.basename(name), line) in loop for name, line in frames)
     with open(victim.script) as file:
-        first = next(i for i, line in enumerate(file, 1) if line.startswith("while True"))
+        lines = file.read().splitlines()
+    first = lines.index("while True:") + 1
+    recursion = lines.index("        return grow(depth - 1)") + 1
     loop = {(os.path.basename(victim.script), line) for line in range(first, first + 20)}
     with open(str(tmp_path / "own.json")) as file:
         own = collections.Counter(

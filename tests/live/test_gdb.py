@@ -71,7 +71,7 @@ def test_block_by_any_pointer_into_it(any_python, traced, tmp_path):
         out = tm_gdb("-p", victim.pid, "-ex", "tm-block %#x + %d" % (biggest.address, offset))
         assert "memory block %#x: %d B" % (biggest.address, biggest.size) in out, out
         assert "Traceback (most recent call first):" in out
-    assert "(not found)" in tm_gdb("-p", victim.pid, "-ex", "tm-block 16")
+    assert "has no memory block at 0x10" in tm_gdb("-p", victim.pid, "-ex", "tm-block 16")
 
 
 def test_mistakes_are_one_line(any_python, traced, tmp_path):
@@ -97,12 +97,13 @@ def test_without_a_program(tmp_path):
         assert "there is no process and no core file" in out and "Traceback" not in out, out
     out = tm_gdb("-ex", "tm-help", "-ex", "complete tm-")
     for command in COMMANDS:
-        assert out.count(command) >= 2, out
+        assert command in out.split("debug information.")[1], out
     assert "tm-snapshot" in tm_gdb("-ex", "help data")
 
 
 def test_attach_from_gdb(any_python, start_victim, tmp_path):
     victim = start_victim(any_python, "sleeps.py")
+    victim.prepare(100)
     out = tm_gdb("-p", victim.pid, "-ex", "tm-attach --delay 0 --memory-threshold 0",
                  "-ex", "info threads", cwd=tmp_path)
     assert "tracing Python" in out and "tm-agent" in out, out

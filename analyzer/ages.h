@@ -7,9 +7,9 @@
 #include "analyzer/session.h"
 
 typedef struct {
-    guint64 bytes, count;     /* of the group */
-    guint64 before_first;     /* bytes allocated before the session's first snapshot */
-    guint64 *bytes_of_age;    /* by age, n_ages of them; the last one takes what is above */
+    guint64 bytes, count;  /* of the group */
+    guint64 before_first;  /* bytes allocated before the session's first snapshot */
+    guint64 *bytes_of_age; /* by age, n_ages of them; the last one takes what is above */
     guint n_ages;
 } TmAges;
 

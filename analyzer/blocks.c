@@ -93,9 +93,9 @@ static bool find_rows(void *state, const struct tm_batch *batch)
         if (finder->address &&
             finder->address - column->address[i] >= MAX(column->size_bytes[i], 1))
             continue;
-        block = (Block){column->address[i], column->size_bytes[i], column->node[i],
-                        column->domain[i],  column->age[i],        column->type[i],
-                        column->thread[i]};
+        block =
+            (Block){column->address[i], column->size_bytes[i], column->node[i],  column->domain[i],
+                    column->age[i],     column->type[i],       column->thread[i]};
         offer(finder, &block);
     }
     return true;
@@ -219,8 +219,8 @@ static void add_block(TmTable *table, guint index, const TmSnapshot *snapshot, c
         tm_table_u64(table, block->thread);
     else
         tm_table_null(table);
-    tm_table_list(table, tm_render_frames(snapshot->image.model,
-                                          snapshot->image.node_map[block->node]));
+    tm_table_list(table,
+                  tm_render_frames(snapshot->image.model, snapshot->image.node_map[block->node]));
 }
 
 static TmTable *add_table(TmDocument *document)

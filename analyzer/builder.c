@@ -166,7 +166,8 @@ gboolean tm_builder_finish(TmBuilder *builder, GError **error)
     write_section(w, TMS_TYPES, builder->types.items, builder->types.count * sizeof(guint32));
     write_section(w, TMS_MODULES, builder->modules->data,
                   builder->modules->len * sizeof(struct tms_module));
-    write_section(w, TMS_STATS, builder->stats->data, builder->stats->len * sizeof(struct tms_stat));
+    write_section(w, TMS_STATS, builder->stats->data,
+                  builder->stats->len * sizeof(struct tms_stat));
     write_section(w, TMS_METRICS, builder->metrics->data,
                   builder->metrics->len * sizeof(struct tms_metric));
     result = tms_writer_end(w);

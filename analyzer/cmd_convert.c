@@ -10,9 +10,9 @@
 #include "analyzer/session.h"
 
 static const TmExportFormat *const formats[] = {
-    &tm_export_tms,        &tm_export_pprof,     &tm_export_collapsed,
-    &tm_export_speedscope, &tm_export_dhat,      &tm_export_heaptrack,
-    &tm_export_pickle,     &tm_export_csv,       &tm_export_json,
+    &tm_export_tms,        &tm_export_pprof, &tm_export_collapsed,
+    &tm_export_speedscope, &tm_export_dhat,  &tm_export_heaptrack,
+    &tm_export_pickle,     &tm_export_csv,   &tm_export_json,
 };
 
 static char *to_format, *output_path, *base_path;
@@ -23,11 +23,13 @@ static const GOptionEntry entries[] = {
      "tms, pprof, collapsed, speedscope, dhat, heaptrack, pickle, csv or json", "FORMAT"},
     {"output", 'o', 0, G_OPTION_ARG_FILENAME, &output_path,
      "Write to OUT; its name tells the format where --to does not (.tms .pb.gz .folded "
-     ".speedscope.json .dhat.json .heaptrack .pickle .csv .json)", "OUT"},
+     ".speedscope.json .dhat.json .heaptrack .pickle .csv .json)",
+     "OUT"},
     {"base", 0, 0, G_OPTION_ARG_FILENAME, &base_path, "Write the differences to OLD", "OLD"},
     {"tuples", 0, 0, G_OPTION_ARG_INT, &tuple_items,
      "pickle: items of a trace: 4 for Python 3.9 and later (default), 3 for 3.6 to 3.8, 2 for "
-     "3.4 and 3.5", "N"},
+     "3.4 and 3.5",
+     "N"},
     G_OPTION_ENTRY_NULL,
 };
 
@@ -53,8 +55,10 @@ static const TmExportFormat *find_format(GError **error)
             return formats[i];
     }
     if (to_format)
-        tm_error_usage(error, "%s is not one of tms, pprof, collapsed, speedscope, dhat, "
-                              "heaptrack, pickle, csv, json", to_format);
+        tm_error_usage(error,
+                       "%s is not one of tms, pprof, collapsed, speedscope, dhat, "
+                       "heaptrack, pickle, csv, json",
+                       to_format);
     else
         tm_error_usage(error, "convert needs --to FORMAT, or -o OUT with a name that tells it");
     return NULL;

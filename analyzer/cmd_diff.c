@@ -30,7 +30,7 @@ static TmExit run(const TmOptions *options, GError **error)
 const TmCommand tm_cmd_diff = {
     .name = "diff",
     .takes = TM_TAKES_GROUPING | TM_TAKES_FILTERS | TM_TAKES_DISPLAY | TM_TAKES_FIRST |
-             TM_TAKES_FAIL_OVER | TM_TAKES_OUTPUT,
+             TM_TAKES_FAIL_OVER | TM_TAKES_SOURCE | TM_TAKES_OUTPUT,
     .parameters = "OLD NEW [NEWER...]",
     .summary = "Shows what changed between snapshots, the largest change first.",
     .run = run,

@@ -17,12 +17,25 @@
 
 static int warm_up_option = NOT_GIVEN;
 static double confidence_option = 0.8;
+static guint64 least_growth_bytes = 4096;
+
+static gboolean parse_least_growth(const char *name, const char *value, void *data, GError **error)
+{
+    (void)data;
+    if (tm_parse_size(value, &least_growth_bytes))
+        return TRUE;
+    g_set_error(error, G_OPTION_ERROR, G_OPTION_ERROR_BAD_VALUE, "%s: %s is not a size", name,
+                value);
+    return FALSE;
+}
 
 static const GOptionEntry entries[] = {
     {"warm-up", 0, 0, G_OPTION_ARG_INT, &warm_up_option,
      "Ignore the first N snapshots (default: those before the growth has settled)", "N"},
     {"confidence", 0, 0, G_OPTION_ARG_DOUBLE, &confidence_option,
      "How sure to be, from 0 to 1 (default: 0.8)", "P"},
+    {"min-growth", 0, 0, G_OPTION_ARG_CALLBACK, (void *)parse_least_growth,
+     "Only count what grew by less than SIZE in all (default: 4K)", "SIZE"},
     G_OPTION_ENTRY_NULL,
 };
 
@@ -39,6 +52,7 @@ typedef struct {
     TmSeries *series;
     guint warm_up;
     GArray *leaks; /* of Leak, the fastest first */
+    guint n_small; /* that grew as steadily, but by less than --min-growth */
     TmAges *ages;
     guint n_shown;
 } Leaks;
@@ -58,8 +72,7 @@ static int compare_leaks(const void *a, const void *b, void *model_and_by)
 
 static gboolean is_leak(const Leak *leak)
 {
-    return leak->growth > 0 && leak->trend.slope > 0 &&
-           leak->trend.confidence >= confidence_option;
+    return leak->growth > 0 && leak->trend.slope > 0 && leak->trend.confidence >= confidence_option;
 }
 
 static void find_leaks(Leaks *leaks)
@@ -80,7 +93,11 @@ static void find_leaks(Leaks *leaks)
         for (guint s = 0; s < n; s++)
             bytes[s] = (double)row->bytes[from + s];
         leak.trend = tm_trend_of(series->hours + from, bytes, n);
-        if (is_leak(&leak))
+        if (!is_leak(&leak))
+            continue;
+        if ((guint64)leak.growth < least_growth_bytes)
+            leaks->n_small++;
+        else
             g_array_append_val(leaks->leaks, leak);
     }
     g_array_sort_with_data(leaks->leaks, compare_leaks, leaks);
@@ -120,8 +137,8 @@ static gboolean find_ages(Leaks *leaks, GError **error)
 static void append_header(GString *out, const Leaks *leaks)
 {
     const TmSeries *series = leaks->series;
-    g_autofree char *now = tm_text_timestamp(
-        tm_session_get(leaks->session, series->n - 1)->file.timestamp_ns);
+    g_autofree char *now =
+        tm_text_timestamp(tm_session_get(leaks->session, series->n - 1)->file.timestamp_ns);
     guint64 seconds =
         (guint64)((series->hours[series->n - 1] - series->hours[leaks->warm_up]) * 3600 + 0.5);
 
@@ -130,8 +147,8 @@ static void append_header(GString *out, const Leaks *leaks)
                            ": %u leaks per %s (%u snapshots over %" PRIu64 ":%02u:%02u, "
                            "%u more treated as warm-up)\n",
                            leaks->leaks->len, tm_render_noun(leaks->options->by),
-                           series->n - leaks->warm_up, seconds / 3600,
-                           (guint)(seconds / 60 % 60), (guint)(seconds % 60), leaks->warm_up);
+                           series->n - leaks->warm_up, seconds / 3600, (guint)(seconds / 60 % 60),
+                           (guint)(seconds % 60), leaks->warm_up);
 }
 
 static void append_leak(GString *out, const Leaks *leaks, guint rank)
@@ -140,6 +157,7 @@ static void append_leak(GString *out, const Leaks *leaks, guint rank)
     const TmOptions *options = leaks->options;
     guint last = leaks->series->n - 1;
     char rate[TM_SIZE_TEXT], size[TM_SIZE_TEXT], growth[TM_SIZE_TEXT];
+    double percent = 100 * leak->trend.confidence;
 
     g_string_append_printf(out, "#%u: ", rank + 1);
     tm_render_key(out, &leaks->session->model, options->by, leak->row->id, options->color,
@@ -151,10 +169,11 @@ static void append_leak(GString *out, const Leaks *leaks, guint rank)
     tm_size_format(leak->growth, TM_SIZE_SIGNED, growth);
     g_string_append_printf(out,
                            "/hour, size=%s (%s), count=%" PRIu64 " (%+" PRId64
-                           "), grew in %u of %u intervals, confidence=%.0f %%\n",
+                           "), grew in %u of %u intervals, confidence%s%.0f %%\n",
                            size, growth, leak->row->count[last], leak->count_growth,
                            leak->trend.rises, leak->trend.intervals,
-                           100 * leak->trend.confidence);
+                           /* Rounding must not make a certainty of it. */
+                           percent > 99 ? ">" : "=", MIN(percent, 99));
     if (leak->ages) {
         g_autofree char *ages = tm_ages_text(leak->ages);
         g_string_append_printf(out, "    allocated: %s\n", ages);
@@ -172,9 +191,16 @@ static void write_text(const Leaks *leaks)
         g_string_append_printf(out, "%u more\n", leaks->leaks->len - leaks->n_shown);
     if (leaks->leaks->len == 0)
         g_string_append(out, "Nothing grew steadily.\n");
+    if (leaks->n_small) {
+        char least[TM_SIZE_TEXT];
+        g_string_append_printf(out, "%u more grew steadily, but by less than %s each\n",
+                               leaks->n_small,
+                               tm_size_format((gint64)least_growth_bytes, TM_SIZE_PLAIN, least));
+    }
     if (leaks->series->n - leaks->warm_up < 4)
-        g_string_append_printf(out, "With %u snapshots the confidence cannot be above 83 %%: "
-                                    "take more.\n",
+        g_string_append_printf(out,
+                               "With %u snapshots the confidence cannot be above 83 %%: "
+                               "take more.\n",
                                leaks->series->n - leaks->warm_up);
     g_string_append_c(out, '\n');
     fwrite(out->str, 1, out->len, stdout);
@@ -224,12 +250,15 @@ static void write_document(const Leaks *leaks)
     tm_document_string(document, "group_by", tm_group_by_name(leaks->options->by));
     tm_document_u64(document, "warm_up", leaks->warm_up);
     tm_document_u64(document, "leaks", leaks->leaks->len);
+    tm_document_u64(document, "min_growth", least_growth_bytes);
+    tm_document_u64(document, "smaller_leaks", leaks->n_small);
     table = tm_document_table(
         document, "items",
         "rank file line function traceback value bytes_per_hour confidence rises intervals size "
         "size_diff count count_diff size_before_first_snapshot");
     ages = tm_document_table(document, "ages", "rank age size");
-    snapshots = tm_document_table(document, "snapshots", "snapshot path timestamp timestamp_ns pid");
+    snapshots =
+        tm_document_table(document, "snapshots", "snapshot path timestamp timestamp_ns pid");
     for (guint i = 0; i < leaks->n_shown; i++) {
         add_leak(table, leaks, i);
         add_ages(ages, leaks, i);

@@ -20,8 +20,10 @@ static gboolean check_pids(const TmSession *session, GError **error)
         for (guint j = 0; a->pid && j < i; j++) {
             const TmSnapshot *b = tm_session_get(session, j);
             if (a->pid == b->pid)
-                return tm_error_data(error, "%s and %s are of one process, whose blocks would "
-                                            "count twice", b->path, a->path);
+                return tm_error_data(error,
+                                     "%s and %s are of one process, whose blocks would "
+                                     "count twice",
+                                     b->path, a->path);
         }
     }
     return TRUE;

@@ -27,8 +27,8 @@ static gboolean show(TmSession *session, const TmOptions *options, gboolean *ret
 {
     if (options->filters->len) {
         tm_progress(TM_PROGRESS_ALWAYS, 0, "Apply %u filters ...", options->filters->len);
-        if (!tm_session_filter(session, (const void *)options->filters->data,
-                               options->filters->len, error))
+        if (!tm_session_filter(session, (const void *)options->filters->data, options->filters->len,
+                               error))
             return FALSE;
     }
     if (options->has_block)

@@ -67,11 +67,15 @@ static void append_caveats(GString *out, const struct tms_file *file)
     gint64 torn = tms_file_fact_i64(file, "torn", 0);
 
     if (dropped > 0)
-        g_string_append_printf(out, "  %" PRId64 " records could not be kept: sizes and counts are "
-                                    "lower bounds\n", (int64_t)dropped);
+        g_string_append_printf(out,
+                               "  %" PRId64 " records could not be kept: sizes and counts are "
+                               "lower bounds\n",
+                               (int64_t)dropped);
     if (torn > 0)
-        g_string_append_printf(out, "  %" PRId64 " entries were in motion when they were read and "
-                                    "are left out\n", (int64_t)torn);
+        g_string_append_printf(out,
+                               "  %" PRId64 " entries were in motion when they were read and "
+                               "are left out\n",
+                               (int64_t)torn);
     if (sample_bytes > 0)
         g_string_append_printf(out, "  one block in %" PRId64 " bytes on average was recorded\n",
                                (int64_t)sample_bytes);
@@ -113,10 +117,10 @@ static gboolean append_summary(GString *out, TmSession *session, guint index,
     if (ok) {
         tm_text_append_styled(out, options->color, TM_STYLE_BOLD, timestamp);
         g_string_append_printf(out, ": %s\n", snapshot->path);
-        g_string_append_printf(
-            out, "  %s in %" PRIu64 " blocks at %zu lines, %u tracebacks\n",
-            tm_size_format((gint64)lines.total.size, TM_SIZE_PLAIN, size), lines.total.count,
-            lines.n_groups, file->n_nodes ? file->n_nodes - 1 : 0);
+        g_string_append_printf(out, "  %s in %" PRIu64 " blocks at %zu lines, %u tracebacks\n",
+                               tm_size_format((gint64)lines.total.size, TM_SIZE_PLAIN, size),
+                               lines.total.count, lines.n_groups,
+                               file->n_nodes ? file->n_nodes - 1 : 0);
         append_caveats(out, file);
         append_section(out, options, "Process");
         each_fact(file, append_fact, out);
@@ -219,8 +223,8 @@ static gboolean summarize(TmSession *session, const TmOptions *options, GError *
     g_autoptr(GString) text = g_string_new(NULL);
     g_autoptr(TmDocument) document = tm_document_new("summary");
     TmTable *table = tm_document_table(document, "items", "snapshot section name value size count");
-    TmTable *snapshots = tm_document_table(
-        document, "snapshots", "snapshot path timestamp timestamp_ns pid size count");
+    TmTable *snapshots = tm_document_table(document, "snapshots",
+                                           "snapshot path timestamp timestamp_ns pid size count");
 
     for (guint i = 0; i < session->snapshots->len; i++) {
         if (options->output == TM_OUTPUT_TEXT

@@ -84,8 +84,7 @@ static void append_totals(GString *out, const TmSession *session, const TmSeries
             tm_size_format((gint64)(series->bytes[i] - series->bytes[i - 1]), TM_SIZE_SIGNED, diff);
         g_string_append_printf(out, "  %9s %10s  count=%-10.0f", size, diff, series->count[i]);
         if (find_rss(snapshot, &rss))
-            g_string_append_printf(out, " rss=%-9s",
-                                   tm_size_format(rss, TM_SIZE_PLAIN, rss_text));
+            g_string_append_printf(out, " rss=%-9s", tm_size_format(rss, TM_SIZE_PLAIN, rss_text));
         g_string_append_c(out, ' ');
         append_bar(out, series->bytes[i] / most);
         while (out->len && out->str[out->len - 1] == ' ')
@@ -123,10 +122,9 @@ static void append_groups(GString *out, const TmSession *session, const TmSeries
         g_string_append_c(out, ' ');
         tm_render_key(out, &session->model, options->by, row->id, options->color,
                       options->filename_parts);
-        g_string_append_printf(out, ": %s -> %s\n",
-                               tm_size_format((gint64)row->bytes[0], TM_SIZE_PLAIN, first),
-                               tm_size_format((gint64)row->bytes[series->n - 1], TM_SIZE_PLAIN,
-                                              last));
+        g_string_append_printf(
+            out, ": %s -> %s\n", tm_size_format((gint64)row->bytes[0], TM_SIZE_PLAIN, first),
+            tm_size_format((gint64)row->bytes[series->n - 1], TM_SIZE_PLAIN, last));
     }
     if (series->rows->len > n_shown)
         g_string_append_printf(out, "%u more\n", series->rows->len - n_shown);

@@ -25,7 +25,7 @@ static TmExit run(const TmOptions *options, GError **error)
 const TmCommand tm_cmd_top = {
     .name = "top",
     .takes = TM_TAKES_GROUPING | TM_TAKES_FILTERS | TM_TAKES_DISPLAY | TM_TAKES_FAIL_OVER |
-             TM_TAKES_OUTPUT,
+             TM_TAKES_SOURCE | TM_TAKES_OUTPUT,
     .parameters = "FILE...",
     .summary = "Shows what holds the most memory in each snapshot.",
     .run = run,

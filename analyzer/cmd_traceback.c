@@ -24,18 +24,17 @@ static void append_top(GString *out, const TmSession *session, guint index,
         g_string_append_printf(out, "#%zu: size=%s, count=%" PRIu64, i + 1,
                                tm_size_format((gint64)row->size, TM_SIZE_PLAIN, size), row->count);
         if (row->count > 1)
-            g_string_append_printf(out, ", average=%s",
-                                   tm_size_format((gint64)(row->size / row->count), TM_SIZE_PLAIN,
-                                                  size));
+            g_string_append_printf(
+                out, ", average=%s",
+                tm_size_format((gint64)(row->size / row->count), TM_SIZE_PLAIN, size));
         g_string_append_c(out, '\n');
         tm_blocks_append_traceback(out, &session->model, (guint32)row->id, source);
         g_string_append_c(out, '\n');
     }
     if (diff->n_groups > diff->n_rows)
-        g_string_append_printf(out, "%zu more: size=%s, count=%" PRIu64 "\n\n",
-                               diff->n_groups - diff->n_rows,
-                               tm_size_format((gint64)diff->rest.size, TM_SIZE_PLAIN, size),
-                               diff->rest.count);
+        g_string_append_printf(
+            out, "%zu more: size=%s, count=%" PRIu64 "\n\n", diff->n_groups - diff->n_rows,
+            tm_size_format((gint64)diff->rest.size, TM_SIZE_PLAIN, size), diff->rest.count);
 }
 
 static gboolean show_text(TmSession *session, const TmOptions *options, GError **error)
@@ -87,8 +86,8 @@ static TmExit run(const TmOptions *options, GError **error)
 
 const TmCommand tm_cmd_traceback = {
     .name = "traceback",
-    .takes = TM_TAKES_NUMBER | TM_TAKES_FILTERS | TM_TAKES_DISPLAY | TM_TAKES_OUTPUT |
-             TM_TAKES_SOURCE,
+    .takes =
+        TM_TAKES_NUMBER | TM_TAKES_FILTERS | TM_TAKES_DISPLAY | TM_TAKES_OUTPUT | TM_TAKES_SOURCE,
     .parameters = "FILE...",
     .summary = "Shows the tracebacks that hold the most memory, with source lines.",
     .run = run,

@@ -74,8 +74,9 @@ static gboolean check_stats(TmSnapshot *snapshot, GError **error)
     }
     if (bytes == snapshot->file.end.traced_bytes && blocks == snapshot->file.end.traces)
         return TRUE;
-    return tm_error_data(error, "its stats count %" PRIu64 " blocks of %" PRIu64
-                                " bytes, its traces %" PRIu64 " of %" PRIu64,
+    return tm_error_data(error,
+                         "its stats count %" PRIu64 " blocks of %" PRIu64
+                         " bytes, its traces %" PRIu64 " of %" PRIu64,
                          blocks, bytes, (uint64_t)snapshot->file.end.traces,
                          (uint64_t)snapshot->file.end.traced_bytes);
 }

@@ -67,8 +67,7 @@ static void copy_types(Copy *copy)
 
     copy->types = g_new0(guint32, file->n_types + 1);
     for (guint32 i = 0; i < file->n_types; i++)
-        copy->types[i + 1] =
-            tm_builder_type(copy->builder, tms_file_string(file, file->types[i]));
+        copy->types[i + 1] = tm_builder_type(copy->builder, tms_file_string(file, file->types[i]));
 }
 
 static bool copy_rows(void *state, const struct tm_batch *batch)
@@ -84,8 +83,8 @@ static bool copy_rows(void *state, const struct tm_batch *batch)
             .node = copy->nodes[column->node[i]],
             .age = (uint16_t)MIN(column->age[i], G_MAXUINT16),
             .domain = column->domain[i],
-            .type = column->type[i] <= copy->snapshot->file.n_types ? copy->types[column->type[i]]
-                                                                    : 0,
+            .type =
+                column->type[i] <= copy->snapshot->file.n_types ? copy->types[column->type[i]] : 0,
             .thread = column->thread[i],
         };
         if (!keep || keep[column->node[i]])
@@ -135,8 +134,7 @@ static void copy_metrics(const Copy *copy, GHashTable *metrics, gboolean many)
         if (many && file->metrics[i].format == TMS_METRIC_PERCENT)
             continue; /* Percentages do not add up. */
         if (to) {
-            to->value.i =
-                (gint64)((guint64)to->value.i + (guint64)file->metrics[i].value.i);
+            to->value.i = (gint64)((guint64)to->value.i + (guint64)file->metrics[i].value.i);
             continue;
         }
         to = g_memdup2(&file->metrics[i], sizeof *to);

@@ -6,7 +6,15 @@
 #include <math.h>
 #include <string.h>
 
-typedef enum { CELL_NULL, CELL_STRING, CELL_U64, CELL_I64, CELL_DOUBLE, CELL_BOOL, CELL_LIST } CellType;
+typedef enum {
+    CELL_NULL,
+    CELL_STRING,
+    CELL_U64,
+    CELL_I64,
+    CELL_DOUBLE,
+    CELL_BOOL,
+    CELL_LIST
+} CellType;
 
 typedef struct {
     CellType type;
@@ -197,8 +205,11 @@ void tm_table_list(TmTable *table, GPtrArray *strings)
 static gsize decode_utf8(const guchar *p, gsize n_bytes, guint32 *ret)
 {
     guint32 c = p[0];
-    gsize length = c < 0x80 ? 1 : c >= 0xc2 && c < 0xe0 ? 2 : c >= 0xe0 && c < 0xf0 ? 3
-                   : c >= 0xf0 && c < 0xf5 ? 4 : 0;
+    gsize length = c < 0x80                ? 1
+                   : c >= 0xc2 && c < 0xe0 ? 2
+                   : c >= 0xe0 && c < 0xf0 ? 3
+                   : c >= 0xf0 && c < 0xf5 ? 4
+                                           : 0;
 
     if (length == 0 || length > n_bytes)
         return 0;

@@ -4,7 +4,7 @@
 
 #include <inttypes.h>
 
-G_DEFINE_QUARK(tm-analyze-error-quark, tm_analyze_error)
+G_DEFINE_QUARK(tm - analyze - error - quark, tm_analyze_error)
 
 void tm_error_set_from_reader(GError **error, const struct tms_error *reason)
 {

@@ -8,8 +8,8 @@ static void append_clean(GString *out, struct tms_str text, char forbidden)
 {
     for (gsize i = 0; i < text.n_bytes; i++) {
         char c = text.bytes[i];
-        g_string_append_c(out, (guchar)c < 0x20 || c == 0x7f || (forbidden && c == forbidden) ? ' '
-                                                                                              : c);
+        g_string_append_c(out,
+                          (guchar)c < 0x20 || c == 0x7f || (forbidden && c == forbidden) ? ' ' : c);
     }
 }
 

@@ -18,10 +18,10 @@ typedef struct {
 
 typedef struct {
     const char *name;
-    const char *suffix;      /* of file names that ask for this format */
-    gboolean needs_diff;     /* tracebacks are summed up before `write` is called */
+    const char *suffix;  /* of file names that ask for this format */
+    gboolean needs_diff; /* tracebacks are summed up before `write` is called */
     gboolean takes_base;
-    gboolean needs_fd;       /* cannot be written to a pipe */
+    gboolean needs_fd; /* cannot be written to a pipe */
     gboolean (*write)(const TmExport *job, GError **error);
 } TmExportFormat;
 

@@ -48,8 +48,8 @@ static gboolean write_dhat(const TmExport *job, GError **error)
         g_string_append_printf(points, "%s{\"tb\":%" PRIu64 ",\"tbk\":%" PRIu64 ",\"fs\":[",
                                i ? ",\n  " : "", row->size, row->count);
         if (node == TM_MODEL_EMPTY)
-            g_string_append_printf(points, "%u", add_frame(frames, frame_of_site, &n_frames, model,
-                                                           TM_MODEL_NO_SITE));
+            g_string_append_printf(
+                points, "%u", add_frame(frames, frame_of_site, &n_frames, model, TM_MODEL_NO_SITE));
         for (; node != TM_MODEL_EMPTY; node = tm_model_node(model, node)->parent)
             g_string_append_printf(points, "%u%s",
                                    add_frame(frames, frame_of_site, &n_frames, model,

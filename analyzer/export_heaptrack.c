@@ -20,7 +20,8 @@ typedef struct {
     FILE *out;
     const TmExport *job;
     const struct tm_model *model;
-    guint32 *string_ids, *ip_ids, *trace_ids; /* by the model's strings, sites, nodes; 0: none yet */
+    guint32 *string_ids, *ip_ids,
+        *trace_ids; /* by the model's strings, sites, nodes; 0: none yet */
     guint32 n_strings, n_ips, n_traces;
     struct tm_intern infos; /* of Info */
 } Writer;

@@ -189,8 +189,7 @@ static void put_profile(Writer *w, const TmExport *job)
     g_byte_array_append(w->out, w->functions->data, w->functions->len);
     put_number(w->out, 9, job->snapshot->file.timestamp_ns);
     if (job->base)
-        put_number(w->out, 10,
-                   job->snapshot->file.timestamp_ns - job->base->file.timestamp_ns);
+        put_number(w->out, 10, job->snapshot->file.timestamp_ns - job->base->file.timestamp_ns);
     put_value_type(w, 11, "space", "bytes");
     put_number(w->out, 12,
                (guint64)MAX(tms_file_fact_i64(&job->snapshot->file, "sample_bytes", 0), 1));

@@ -6,17 +6,9 @@
 #include "analyzer/command.h"
 
 static const TmCommand *const commands[] = {
-    &tm_cmd_top,
-    &tm_cmd_diff,
-    &tm_cmd_summary,
-    &tm_cmd_traceback,
-    &tm_cmd_block,
-    &tm_cmd_leaks,
-    &tm_cmd_timeline,
-    &tm_cmd_merge,
-    &tm_cmd_convert,
-    &tm_cmd_verify,
-    &tm_cmd_extract,
+    &tm_cmd_top,     &tm_cmd_diff,   &tm_cmd_summary,  &tm_cmd_traceback,
+    &tm_cmd_block,   &tm_cmd_leaks,  &tm_cmd_timeline, &tm_cmd_merge,
+    &tm_cmd_convert, &tm_cmd_verify, &tm_cmd_extract,
 };
 
 static void print_help(const TmCommand *command)

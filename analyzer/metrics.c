@@ -75,8 +75,7 @@ static void append_value(GString *out, enum tms_metric_format format, gint64 i, 
     if (format == TMS_METRIC_PERCENT)
         g_string_append_printf(out, is_signed ? "%+.1f%%" : "%.1f%%", f * 100);
     else if (format == TMS_METRIC_SIZE)
-        g_string_append(out,
-                        tm_size_format(i, is_signed ? TM_SIZE_SIGNED : TM_SIZE_PLAIN, text));
+        g_string_append(out, tm_size_format(i, is_signed ? TM_SIZE_SIGNED : TM_SIZE_PLAIN, text));
     else
         g_string_append_printf(out, is_signed ? "%+" PRId64 : "%" PRId64, i);
 }

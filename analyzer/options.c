@@ -9,8 +9,8 @@
 #include "analyzer/text.h"
 
 static const char *const group_names[TM_BY_COUNT] = {
-    "line", "file", "function", "traceback", "address", "domain", "size-class", "thread",
-    "age",  "type",
+    "line",   "file",       "function", "traceback", "address",
+    "domain", "size-class", "thread",   "age",       "type",
 };
 
 const char *tm_group_by_name(enum tm_group_by by)
@@ -210,9 +210,13 @@ static gboolean parse_block(const char *name, const char *value, void *data, GEr
 }
 
 #define CALLBACK(long_name, letter, flags, function, help, arg)                                    \
-    {long_name, letter, flags, G_OPTION_ARG_CALLBACK, (void *)(function), help, arg}
+    {                                                                                              \
+        long_name, letter, flags, G_OPTION_ARG_CALLBACK, (void *)(function), help, arg             \
+    }
 #define SWITCH(long_name, letter, field, help)                                                     \
-    {long_name, letter, 0, G_OPTION_ARG_NONE, &options->field, help, NULL}
+    {                                                                                              \
+        long_name, letter, 0, G_OPTION_ARG_NONE, &options->field, help, NULL                       \
+    }
 #define NO_ARG G_OPTION_FLAG_NO_ARG
 #define ENTRIES(...)                                                                               \
     g_option_group_add_entries(group, (const GOptionEntry[]){__VA_ARGS__, G_OPTION_ENTRY_NULL})
@@ -224,7 +228,8 @@ static void add_entries(GOptionGroup *group, TmOptions *options, unsigned takes)
                 CALLBACK("file", 'f', NO_ARG, parse_grouping, "Group by file", NULL),
                 CALLBACK("group-by", 'g', 0, parse_grouping,
                          "Group by line (default), file, function, traceback, address, domain, "
-                         "size-class, thread, age or type", "NOUN"),
+                         "size-class, thread, age or type",
+                         "NOUN"),
                 SWITCH("cumulative", 'c', cumulative,
                        "Count all frames, not only the most recent one"));
     if (takes & (TM_TAKES_GROUPING | TM_TAKES_NUMBER))
@@ -233,15 +238,15 @@ static void add_entries(GOptionGroup *group, TmOptions *options, unsigned takes)
     if (takes & TM_TAKES_FIRST)
         ENTRIES(SWITCH("first", 0, first, "Compare with the first snapshot, not the previous one"));
     if (takes & TM_TAKES_BLOCKS)
-        ENTRIES(CALLBACK("block", 'b', 0, parse_block, "Show the memory block at ADDRESS",
-                         "ADDRESS"),
-                SWITCH("traceback", 't', traceback,
-                       "Show the tracebacks of the NUMBER biggest memory blocks"));
+        ENTRIES(
+            CALLBACK("block", 'b', 0, parse_block, "Show the memory block at ADDRESS", "ADDRESS"),
+            SWITCH("traceback", 't', traceback,
+                   "Show the tracebacks of the NUMBER biggest memory blocks"));
     if (takes & TM_TAKES_FILTERS)
         ENTRIES(CALLBACK("include", 'i', 0, parse_filter, "Only traces of these files",
                          "FILENAME[:LINENO]"),
-                CALLBACK("include-traceback", 'I', 0, parse_filter,
-                         "Only traces with such a frame", "FILENAME[:LINENO]"),
+                CALLBACK("include-traceback", 'I', 0, parse_filter, "Only traces with such a frame",
+                         "FILENAME[:LINENO]"),
                 CALLBACK("exclude", 'x', 0, parse_filter, "No traces of these files",
                          "FILENAME[:LINENO]"),
                 CALLBACK("exclude-traceback", 'X', 0, parse_filter, "No traces with such a frame",

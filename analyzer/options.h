@@ -28,7 +28,7 @@ typedef struct {
     guint64 fail_over_bytes;
     gboolean has_fail_over;
 
-    gboolean traceback;    /* -t of the documented command line */
+    gboolean traceback; /* -t of the documented command line */
     gboolean has_block;
     guint64 block_address; /* -b */
 } TmOptions;
@@ -39,10 +39,10 @@ typedef enum {
     TM_TAKES_DISPLAY = 1u << 2,  /* -S -C -A -M -P --color --no-color */
     TM_TAKES_FIRST = 1u << 3,
     TM_TAKES_FAIL_OVER = 1u << 4,
-    TM_TAKES_OUTPUT = 1u << 5,   /* --json --csv */
-    TM_TAKES_BLOCKS = 1u << 6,   /* -b -t */
-    TM_TAKES_SOURCE = 1u << 7,   /* --source-root */
-    TM_TAKES_NUMBER = 1u << 8,   /* -n alone */
+    TM_TAKES_OUTPUT = 1u << 5, /* --json --csv */
+    TM_TAKES_BLOCKS = 1u << 6, /* -b -t */
+    TM_TAKES_SOURCE = 1u << 7, /* --source-root */
+    TM_TAKES_NUMBER = 1u << 8, /* -n alone */
 } TmTakes;
 
 TmOptions *tm_options_new(void);

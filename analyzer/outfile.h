@@ -7,7 +7,7 @@
 
 typedef struct {
     FILE *stream;
-    char *path;      /* NULL: stdout */
+    char *path; /* NULL: stdout */
     char *temporary;
 } TmOutfile;
 

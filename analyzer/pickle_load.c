@@ -165,13 +165,12 @@ static gboolean add_file_stats(Loader *loader, TmValue file, TmValue lines)
     gsize n, n_amounts;
     gint64 size_bytes, count;
 
-    if (tm_value_kind(lines) != TM_VALUE_DICT ||
-        !tm_value_items(loader->pickle, lines, &items, &n))
+    if (tm_value_kind(lines) != TM_VALUE_DICT || !tm_value_items(loader->pickle, lines, &items, &n))
         return wrong(loader, "its stats of a file are no dictionary");
     for (gsize i = 0; i + 1 < n; i += 2) {
         struct tms_stat stat = {0};
-        if (!tm_value_items(loader->pickle, items[i + 1], &amounts, &n_amounts) ||
-            n_amounts != 2 || !tm_value_int(loader->pickle, amounts[0], &size_bytes) ||
+        if (!tm_value_items(loader->pickle, items[i + 1], &amounts, &n_amounts) || n_amounts != 2 ||
+            !tm_value_int(loader->pickle, amounts[0], &size_bytes) ||
             !tm_value_int(loader->pickle, amounts[1], &count) || size_bytes < 0 || count < 0)
             return wrong(loader, "its stats of a line are no (size, count)");
         if (!get_site(loader, file, items[i], &stat.site))
@@ -188,8 +187,7 @@ static gboolean add_stats(Loader *loader, TmValue stats)
     const TmValue *items;
     gsize n;
 
-    if (tm_value_kind(stats) != TM_VALUE_DICT ||
-        !tm_value_items(loader->pickle, stats, &items, &n))
+    if (tm_value_kind(stats) != TM_VALUE_DICT || !tm_value_items(loader->pickle, stats, &items, &n))
         return wrong(loader, "its stats are no dictionary");
     for (gsize i = 0; i + 1 < n; i += 2) {
         if (!add_file_stats(loader, items[i], items[i + 1]))

@@ -16,13 +16,13 @@ typedef guint64 TmValue;
 typedef enum {
     TM_VALUE_NONE = 0,
     TM_VALUE_BOOL,
-    TM_VALUE_INT,   /* fits gint64 */
-    TM_VALUE_HUGE,  /* an int that does not; its value is not kept */
+    TM_VALUE_INT,  /* fits gint64 */
+    TM_VALUE_HUGE, /* an int that does not; its value is not kept */
     TM_VALUE_FLOAT,
-    TM_VALUE_STR,   /* UTF-8, surrogates let through */
+    TM_VALUE_STR, /* UTF-8, surrogates let through */
     TM_VALUE_BYTES,
     TM_VALUE_TUPLE,
-    TM_VALUE_LIST,  /* sets are lists too */
+    TM_VALUE_LIST, /* sets are lists too */
     TM_VALUE_DICT,
     TM_VALUE_GLOBAL, /* a name: (module, name) */
     TM_VALUE_OBJECT, /* what calling or instantiating something would have given */
@@ -52,7 +52,6 @@ gboolean tm_value_get(const TmPickle *pickle, TmValue dict, const char *key, TmV
 gboolean tm_value_class_is(const TmPickle *pickle, TmValue object, const char *module,
                            const char *name);
 /* Attribute of an object by its state, that is, its __dict__. */
-gboolean tm_value_attribute(const TmPickle *pickle, TmValue object, const char *name,
-                            TmValue *ret);
+gboolean tm_value_attribute(const TmPickle *pickle, TmValue object, const char *name, TmValue *ret);
 /* Arguments with which an object was made, a tuple; NONE where there are none. */
 TmValue tm_value_arguments(const TmPickle *pickle, TmValue object);

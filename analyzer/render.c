@@ -6,13 +6,22 @@
 
 #include "analyzer/core/size.h"
 #include "analyzer/metrics.h"
+#include "analyzer/source.h"
 #include "analyzer/text.h"
 
 const char *tm_render_noun(enum tm_group_by by)
 {
     static const char *const nouns[TM_BY_COUNT] = {
-        "filename and line number", "filename", "function", "traceback", "address", "domain",
-        "size class", "thread", "age", "type",
+        "filename and line number",
+        "filename",
+        "function",
+        "traceback",
+        "address",
+        "domain",
+        "size class",
+        "thread",
+        "age",
+        "type",
     };
     return nouns[by];
 }
@@ -185,9 +194,9 @@ static void append_amounts(GString *out, const Style *style, const struct tm_cha
         comma = ", ";
     }
     if (!options->hide_average && row->count > 1)
-        g_string_append_printf(out, "%saverage=%s", comma,
-                               tm_size_format((gint64)(row->size / row->count), TM_SIZE_PLAIN,
-                                              text));
+        g_string_append_printf(
+            out, "%saverage=%s", comma,
+            tm_size_format((gint64)(row->size / row->count), TM_SIZE_PLAIN, text));
 }
 
 /* --- the parts of a top --- */
@@ -195,9 +204,9 @@ static void append_amounts(GString *out, const Style *style, const struct tm_cha
 static void append_header(GString *out, const TmTop *top, gboolean color)
 {
     g_autofree char *now = tm_text_timestamp(top->snapshot->file.timestamp_ns);
-    g_autofree char *title = g_strdup_printf(
-        "%s %zu allocations per %s", top->cumulative ? "Cumulative top" : "Top", top->diff->n_rows,
-        tm_render_noun(top->by));
+    g_autofree char *title =
+        g_strdup_printf("%s %zu allocations per %s", top->cumulative ? "Cumulative top" : "Top",
+                        top->diff->n_rows, tm_render_noun(top->by));
 
     tm_text_append_styled(out, color, TM_STYLE_BOLD, now);
     g_string_append(out, ": ");
@@ -226,9 +235,21 @@ static void append_frames(GString *out, const TmTop *top, guint32 node, const Tm
     }
 }
 
+/* Only with --source-root: the documented output has no source lines. */
+static void append_source(GString *out, const TmTop *top, guint64 id, TmSource *source)
+{
+    struct tm_group_label label = tm_group_describe(top->snapshot->image.model, top->by, id);
+    const char *text = source ? tm_source_line(source, label.file, label.line) : NULL;
+
+    if (text)
+        g_string_append_printf(out, "    %s\n", text);
+}
+
 static void append_items(GString *out, const TmTop *top, const Style *style)
 {
     const struct tm_model *model = top->snapshot->image.model;
+    const char *root = style->options->source_root;
+    g_autoptr(TmSource) source = root && top->by == TM_BY_LINE ? tm_source_new(root) : NULL;
 
     for (size_t i = 0; i < top->diff->n_rows; i++) {
         const struct tm_change *row = &top->diff->rows[i];
@@ -241,6 +262,7 @@ static void append_items(GString *out, const TmTop *top, const Style *style)
         g_string_append_printf(out, "%s%s\n", amounts->len ? ": " : "", amounts->str);
         if (top->by == TM_BY_TRACEBACK)
             append_frames(out, top, (guint32)row->id, style->options);
+        append_source(out, top, row->id, source);
     }
 }
 
@@ -271,8 +293,8 @@ void tm_render_top(const TmTop *top, const TmOptions *options, FILE *out)
     append_items(text, top, &style);
     append_sums(text, top, &style);
     if (!options->hide_metrics)
-        tm_metrics_append(text, &top->snapshot->file,
-                          top->previous ? &top->previous->file : NULL, options->color);
+        tm_metrics_append(text, &top->snapshot->file, top->previous ? &top->previous->file : NULL,
+                          options->color);
     g_string_append_c(text, '\n');
     fwrite(text->str, 1, text->len, out);
 }

@@ -24,5 +24,6 @@ void tm_render_key(GString *out, const struct tm_model *model, enum tm_group_by 
                    gboolean color, int parts);
 /* "filename and line number": what the header calls a grouping. */
 const char *tm_render_noun(enum tm_group_by by);
-/* Frames of a traceback as "file:line (function)", most recent first. Strings owned by the array. */
+/* Frames of a traceback as "file:line (function)", most recent first. Strings owned by the array.
+ */
 GPtrArray *tm_render_frames(const struct tm_model *model, guint32 node);

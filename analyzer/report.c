@@ -21,7 +21,7 @@ typedef struct {
     gboolean has_old;
     TmDocument *document; /* NULL: text */
     TmTable *items, *snapshots, *metrics;
-    gint64 last_bytes; /* what --fail-over judges */
+    gboolean exceeded; /* the amount of --fail-over */
 } Report;
 
 static void begin_document(Report *report, const char *command)
@@ -123,6 +123,12 @@ static void add_top(Report *report, guint index, const TmTop *top)
         add_metrics(report, index, top);
 }
 
+static void judge(Report *report, guint64 amount_bytes)
+{
+    report->exceeded = report->exceeded || (report->options->has_fail_over &&
+                                            amount_bytes > report->options->fail_over_bytes);
+}
+
 static gboolean show(Report *report, guint index, const struct tm_groups *groups, GError **error)
 {
     gboolean compare = report->has_old && report->kind != TM_REPORT_TOPS;
@@ -140,7 +146,10 @@ static gboolean show(Report *report, guint index, const struct tm_groups *groups
     if (!tm_diff_make(&report->session->model, compare ? &report->old : NULL, groups,
                       (size_t)report->options->number, &diff))
         return tm_error_data(error, "not enough memory");
-    report->last_bytes = compare ? diff.total.size_diff : (gint64)diff.total.size;
+    if (!compare && report->kind == TM_REPORT_TOPS)
+        judge(report, diff.total.size);
+    else if (compare && diff.total.size_diff > 0)
+        judge(report, (guint64)diff.total.size_diff);
     if (report->document)
         add_top(report, index, &top);
     else
@@ -187,7 +196,6 @@ gboolean tm_report(TmSession *session, const char *command, TmReportKind kind,
         tm_output_document(report.document, options->output);
     tm_groups_done(&report.old);
     tm_document_free(report.document);
-    *ret_exceeded = options->has_fail_over && report.last_bytes > 0 &&
-                    (guint64)report.last_bytes > options->fail_over_bytes;
+    *ret_exceeded = report.exceeded;
     return ok;
 }

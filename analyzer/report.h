@@ -12,8 +12,8 @@ typedef enum {
     TM_REPORT_BOTH,  /* each; compared where there is an older one */
 } TmReportKind;
 
-/* *ret_exceeded: the amount of --fail-over was exceeded by the memory of the last snapshot (tops)
- * or by its growth since the one that it was compared with last. */
+/* *ret_exceeded: the amount of --fail-over was exceeded, by the memory of a snapshot (tops) or by
+ * the growth of a comparison (the others). */
 gboolean tm_report(TmSession *session, const char *command, TmReportKind kind,
                    const TmOptions *options, TmProgress progress, gboolean *ret_exceeded,
                    GError **error);

@@ -14,11 +14,11 @@ typedef struct {
 } TmSeriesRow;
 
 typedef struct {
-    guint n;         /* snapshots */
-    double *hours;   /* since the first one */
-    double *bytes;   /* all groups together */
+    guint n;       /* snapshots */
+    double *hours; /* since the first one */
+    double *bytes; /* all groups together */
     double *count;
-    GArray *rows;    /* of TmSeriesRow */
+    GArray *rows; /* of TmSeriesRow */
     GHashTable *row_of_id;
 } TmSeries;
 

@@ -48,7 +48,9 @@ static double exact_chance(guint n, guint rising)
 static double normal_chance(guint n, double score)
 {
     double variance = (double)n * (n - 1) * (2.0 * n + 5) / 18;
-    double z = score > 0 ? (score - 1) / sqrt(variance) : score < 0 ? (score + 1) / sqrt(variance) : 0;
+    double z = score > 0   ? (score - 1) / sqrt(variance)
+               : score < 0 ? (score + 1) / sqrt(variance)
+                           : 0;
 
     return erfc(z / sqrt(2)) / 2;
 }

@@ -10,6 +10,7 @@
 
 #include "format/state.h"
 #include "payload/clock.h"
+#include "payload/follow.h"
 #include "payload/errtext.h"
 #include "payload/gil.h"
 #include "payload/tracer.h"
@@ -127,9 +128,12 @@ int tm_agent_detach(struct tm_agent *agent)
     int status = tm_gil_take(&gil);
     if (status < 0)
         return status;
+    tm_follow_forget();
+    bool unreachable = tm_session_end == NULL || tm_session_end();
     agent->unhook = tm_tracer_disable();
     tm_gil_drop(gil);
-    agent->may_unload = agent->unhook == TM_UNHOOK_RESTORED && tm_tracer_quiesce(QUIESCE_MS);
+    agent->may_unload = unreachable && agent->unhook == TM_UNHOOK_RESTORED &&
+                        tm_tracer_quiesce(QUIESCE_MS);
     agent->detached = true;
     return 0;
 }
@@ -223,7 +227,8 @@ static void serve_client(struct tm_agent *agent, struct tm_client_slot *client)
 
 void tm_agent_run(struct tm_agent *agent)
 {
-    agent->end_ns = tm_clock_after_ms(tm_clock_monotonic_ns(), ORPHAN_MS);
+    if (!agent->started)
+        agent->end_ns = tm_clock_after_ms(tm_clock_monotonic_ns(), ORPHAN_MS);
     while (!agent->detached) {
         struct pollfd pfds[2 + TM_CLIENTS_MAX];
         check_descriptors(agent);

@@ -49,6 +49,14 @@ void tm_agent_run(struct tm_agent *agent);
 /* Closes what is open; half-made ones too. */
 void tm_agent_done(struct tm_agent *agent);
 
+/* The Python module (payload/pymodule/session.h); not there where the agent is tested alone. GIL.
+ * The second: true where nothing in the program can call our code any more. */
+__attribute__((weak)) bool tm_session_begin(void);
+__attribute__((weak)) bool tm_session_end(void);
+/* Tells the module which filters are in force now. */
+__attribute__((weak)) void tm_session_set_filters(const struct tm_filter_spec *specs,
+                                                  size_t n_specs);
+
 /* What commands.c and agent.c share. */
 
 /* Takes a snapshot now; `reason` as in TMS_FACTS. `output`: where to. 0 or -errno, recorded. */

@@ -13,6 +13,7 @@
 
 #include "format/state.h"
 #include "payload/clock.h"
+#include "payload/follow.h"
 #include "payload/gil.h"
 #include "payload/pyapi.h"
 #include "payload/tracer.h"
@@ -120,6 +121,8 @@ static void answer_status(struct tm_agent *agent)
     tm_msg_put_u64(out, "traces", agent->options.with_traces);
     tm_msg_put_u64(out, "traceback_limit", tm_tracer_traceback_limit());
     tm_msg_put_u64(out, "sample_bytes", agent->options.sample_bytes);
+    if (agent->options.follow_fork)
+        tm_msg_put_u64(out, "follow_fork", 1);
     if (agent->options.max_snapshots)
         tm_msg_put_u64(out, "max_snapshots", agent->options.max_snapshots);
     if (agent->started && agent->end_ns != TM_NEVER)
@@ -150,9 +153,13 @@ static int enable(const struct tm_options *options, const struct tm_option_filte
             snprintf(message, message_bytes, "the filters cannot be set: %s",
                      status == -EINVAL ? "too many joker characters in the filename pattern"
                                        : "memory is short");
+        else if (tm_session_set_filters != NULL)
+            tm_session_set_filters(filters->specs, filters->count);
     }
     if (status == 0)
         status = tm_tracer_enable(&tracer, message, message_bytes);
+    if (status == 0 && tm_session_begin != NULL)
+        tm_session_begin();
     tm_gil_drop(gil);
     return status;
 }
@@ -176,6 +183,16 @@ static void apply_options(struct tm_agent *agent, const struct tm_options *optio
         agent->task.repeat_left = options->repeat ? options->repeat : UINT64_MAX;
         tm_agent_schedule(agent);
     }
+}
+
+static void plan_children(struct tm_agent *agent)
+{
+    int gil;
+
+    if (tm_gil_take(&gil) < 0)
+        return;
+    tm_follow_plan(agent);
+    tm_gil_drop(gil);
 }
 
 /* START and SET. Takes fd over. */
@@ -209,6 +226,7 @@ static void answer_options(struct tm_agent *agent, int fd, bool first)
         agent->started_ns = tm_clock_real_ns();
     agent->started = true;
     apply_options(agent, &options, first);
+    plan_children(agent);
     answer_status(agent);
 }
 

@@ -9,6 +9,8 @@
  */
 #include <dlfcn.h>
 #include <errno.h>
+#include <limits.h>
+#include <link.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -180,11 +182,43 @@ static void serve(struct tm_boot *boot)
     tm_state_export.control_fd = -1;
 }
 
+/* Notes the path of the payload that the program itself has loaded as a Python extension. */
+static int note_extension(struct dl_phdr_info *info, size_t info_bytes, void *path)
+{
+    const char *base = info->dlpi_name ? strrchr(info->dlpi_name, '/') : NULL;
+
+    (void)info_bytes;
+    if (base == NULL || (strcmp(base, "/_pytracemalloc.so") != 0 &&
+                         strcmp(base, "/libtm-payload.so") != 0))
+        return 0;
+    snprintf(path, PATH_MAX, "%s", info->dlpi_name);
+    return 1;
+}
+
+/* One process has one tracer: where the program has imported pytracemalloc, that copy is the agent,
+ * and this one goes. */
+static bool hand_over(struct tm_boot *boot)
+{
+    static char path[PATH_MAX];
+    void (*start)(struct tm_boot *) = NULL;
+
+    if (!dl_iterate_phdr(note_extension, path))
+        return false;
+    void *handle = dlopen(path, RTLD_NOLOAD | RTLD_LAZY);
+    void *symbol = handle ? dlsym(handle, "tm_payload_start") : NULL;
+    memcpy(&start, &symbol, sizeof(start));
+    if (start == NULL || start == tm_payload_start)
+        return false;
+    tm_state_export.magic = 0; /* who looks for the state goes on to the other copy's */
+    start(boot);
+    return true;
+}
+
 void tm_payload_start(struct tm_boot *boot)
 {
     sigset_t all;
 
-    if (boot->magic != TM_BOOT_MAGIC)
+    if (boot->magic != TM_BOOT_MAGIC || hand_over(boot))
         return;
     atomic_store(&boot->phase, TM_BOOT_STARTED);
     /* sigprocmask acts on the calling thread, and has one old name in every libc. */

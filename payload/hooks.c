@@ -11,6 +11,7 @@
 
 static struct tm_live no_live;
 struct tm_live *tm_live = &no_live;
+void (*tm_hooks_on_fork)(void);
 
 struct tm_py_allocator tm_hooks_below[TM_PY_DOMAINS];
 uint64_t tm_hooks_main_interp;
@@ -55,6 +56,31 @@ void tm_hooks_done(void)
 bool tm_hooks_forked(void)
 {
     return tm_live != &no_live && tm_live->known == 0;
+}
+
+/*
+ * The first hook in the child runs while the interpreter is still busy with the fork: it remembers
+ * the frame that forked. The child is past that when this frame has moved on or is gone; what
+ * os.register_at_fork has registered runs above it.
+ */
+void tm_hooks_look_for_fork(void)
+{
+    if (tm_hooks_on_fork == NULL || tm_live == &no_live || tm_live->fork_noticed)
+        return;
+    uint64_t tstate = (uint64_t)tm_py.UncheckedGet();
+    tm_frame_ref frame = tstate ? tm_frames_top(&tm_layout, tstate) : 0;
+    while (frame != 0 && (tm_frames_is_shim(&tm_layout, frame) ||
+                          (tm_live->fork_frame != 0 && frame != tm_live->fork_frame)))
+        frame = tm_frames_back(&tm_layout, frame);
+    if (tm_live->fork_frame == 0) {
+        tm_live->fork_frame = frame;
+        tm_live->fork_key = frame ? tm_frames_key(&tm_layout, frame) : 0;
+        return;
+    }
+    if (frame != 0 && tm_frames_key(&tm_layout, frame) == tm_live->fork_key)
+        return;
+    tm_live->fork_noticed = 1;
+    tm_hooks_on_fork();
 }
 
 void tm_hooks_adopt(void)

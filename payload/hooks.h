@@ -22,9 +22,17 @@ struct tm_live {
     _Atomic uintptr_t word; /* see payload/hooks_lane.h */
     _Atomic uintptr_t mode; /* what `word` is while no hook is at work */
     uint32_t known;         /* 1; 0: this process was forked since */
+    /* In a forked child, see tm_hooks_on_fork; the place where it was forked. */
+    uint32_t fork_noticed;
+    uint64_t fork_frame, fork_key;
     _Atomic uint32_t watch_lock; /* see payload/watch.c */
 };
 extern struct tm_live *tm_live;
+
+/* Called once in a child that os.fork made, by a hook under the GIL, as soon as the child's Python
+ * code has gone on from the fork (so that the interpreter has set itself up anew). NULL: nothing
+ * to do. It must not allocate with Python's allocators. Guarded by the GIL. */
+extern void (*tm_hooks_on_fork)(void);
 
 /* GIL for all of them. */
 

@@ -27,8 +27,12 @@ static bool is_foreign(uint64_t tstate)
 
 static bool passes(uintptr_t self)
 {
-    return atomic_load_explicit(&tm_live->mode, memory_order_relaxed) == TM_WORD_OFF ||
-           tm_hooks_is_nested(self);
+    if (atomic_load_explicit(&tm_live->mode, memory_order_relaxed) == TM_WORD_OFF) {
+        if (TM_UNLIKELY(tm_live->known == 0))
+            tm_hooks_look_for_fork();
+        return true;
+    }
+    return tm_hooks_is_nested(self);
 }
 
 TM_ALWAYS_INLINE void enter(uintptr_t self)

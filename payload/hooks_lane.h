@@ -46,6 +46,9 @@ static inline void tm_hooks_probe(uintptr_t self, uint32_t domain)
 /* True where this call belongs to a block that a hook further up is making. */
 bool tm_hooks_is_nested(uintptr_t self);
 
+/* A hook of the GIL lane that passes through, in a process that may be a forked child. */
+void tm_hooks_look_for_fork(void);
+
 /* The four calls by a thread of the shared lane (hooks_shared.c). */
 void *tm_hooks_shared_malloc(uint32_t domain, uintptr_t self, size_t size);
 void *tm_hooks_shared_calloc(uint32_t domain, uintptr_t self, size_t n, size_t size);

@@ -150,6 +150,7 @@ bool tm_options_parse(struct tm_options *options, const struct tm_msg_buf *msg, 
 
     take_bool(&parse, "traces", &parsed.with_traces);
     take_bool(&parse, "in_target", &parsed.in_target);
+    take_bool(&parse, "follow_fork", &parsed.follow_fork);
     take_u64(&parse, "traceback_limit", TM_TRACEBACK_LIMIT_MAX, &limit);
     parsed.traceback_limit = (uint32_t)limit;
     take_u64(&parse, "sample_bytes", INT64_MAX, &parsed.sample_bytes);

@@ -19,6 +19,7 @@
 struct tm_options {
     bool with_traces;
     bool in_target;           /* no directory from the client: the target's own view */
+    bool follow_fork;         /* children are traced as well */
     uint32_t traceback_limit; /* frames */
     uint64_t sample_bytes;    /* 0: every block */
     uint64_t delay_ms;        /* 0: none */

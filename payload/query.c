@@ -2,6 +2,7 @@
 #include "payload/query.h"
 
 #include "payload/hooks.h"
+#include "payload/arena.h"
 #include "payload/mem.h"
 #include "payload/store.h"
 
@@ -100,5 +101,6 @@ void tm_query_clear(void)
     tm_hooks_new_session();
     state->gil_bytes = state->shared_bytes = 0;
     state->peak_bytes = state->shared_peak_bytes = 0;
+    tm_arena_reset();
     pthread_mutex_unlock(&tm_store_lock);
 }

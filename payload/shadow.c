@@ -90,24 +90,6 @@ void tm_shadow_walk(tm_shadow_visit *visit, void *data)
     }
 }
 
-static void measure_chunk(void *data, uint64_t base_addr, uint64_t *entries)
-{
-    (void)base_addr;
-    *(size_t *)data += tm_mem_resident_bytes(entries, chunk_bytes(), NULL);
-}
-
-size_t tm_shadow_resident_bytes(void)
-{
-    size_t total =
-        tm_mem_resident_bytes(tm_shadow.l1, TM_L1_ENTRIES * sizeof(uint64_t), NULL);
-    for (uint64_t i = 0; i < TM_L1_ENTRIES; i++) {
-        uint64_t *l2 = __atomic_load_n(&tm_shadow.l1[i], __ATOMIC_ACQUIRE);
-        total += tm_mem_resident_bytes(l2, TM_L2_ENTRIES * sizeof(uint64_t), NULL);
-    }
-    tm_shadow_walk(measure_chunk, &total);
-    return total;
-}
-
 /* ---- empty pages go back ---- */
 
 enum { PAGE_ENTRIES = TM_MEM_PAGE_BYTES / sizeof(uint64_t) };
@@ -118,6 +100,32 @@ static bool page_is_empty(const uint64_t *entries)
     for (uint32_t i = 0; i < PAGE_ENTRIES && any == 0; i++)
         any = __atomic_load_n(&entries[i], __ATOMIC_RELAXED);
     return any == 0;
+}
+
+static void measure_chunk(void *data, uint64_t base_addr, uint64_t *entries)
+{
+    (void)base_addr;
+    *(size_t *)data += tm_mem_resident_bytes(entries, chunk_bytes(), NULL);
+}
+
+/* By content: walks read these tables from end to end, and a page that was only read is the
+ * kernel's page of zeros, which mincore counts. */
+static size_t table_bytes(const uint64_t *table, uint32_t n_entries)
+{
+    size_t total = 0;
+    for (uint32_t i = 0; table != NULL && i < n_entries; i += PAGE_ENTRIES)
+        if (!page_is_empty(table + i))
+            total += TM_MEM_PAGE_BYTES;
+    return total;
+}
+
+size_t tm_shadow_resident_bytes(void)
+{
+    size_t total = table_bytes((const uint64_t *)tm_shadow.l1, TM_L1_ENTRIES);
+    for (uint64_t i = 0; i < TM_L1_ENTRIES; i++)
+        total += table_bytes(__atomic_load_n(&tm_shadow.l1[i], __ATOMIC_ACQUIRE), TM_L2_ENTRIES);
+    tm_shadow_walk(measure_chunk, &total);
+    return total;
 }
 
 static void find_empty(void *data, uint64_t base_addr, uint64_t *entries)

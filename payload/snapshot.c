@@ -57,6 +57,7 @@ struct snapshot {
     struct late *late; /* entries whose size must be looked up when the program stands still */
     uint32_t n_late, late_capacity;
     struct tm_undo_log undo[TM_LANES];
+    int pagemap_fd; /* -1: not to be had */
     bool short_of_memory;
 };
 
@@ -230,13 +231,34 @@ static void defer(struct snapshot *s, uint64_t addr, uint64_t entry)
     s->late[s->n_late++] = (struct late){addr, entry, 0};
 }
 
+enum { PAGE_ENTRIES = TM_MEM_PAGE_BYTES / sizeof(uint64_t) };
+
+/* Which pages of a chunk have ever been written: those that the program's large blocks span have
+ * not, and reading them would make page tables for nothing. A page that is written first after this
+ * look holds young entries only. /proc/PID/pagemap (Documentation/admin-guide/mm/pagemap.rst):
+ * bit 63 present, bit 62 swapped; mincore does not tell the second. */
+static void find_written_pages(const struct snapshot *s, const uint64_t *entries,
+                               uint64_t ret[TM_SHADOW_CHUNK_PAGES])
+{
+    size_t n_bytes = tm_shadow.chunk_entries / PAGE_ENTRIES * sizeof(*ret);
+    off_t at = (off_t)((uint64_t)entries / TM_MEM_PAGE_BYTES * sizeof(*ret));
+    if (s->pagemap_fd < 0 || pread(s->pagemap_fd, ret, n_bytes, at) != (ssize_t)n_bytes)
+        memset(ret, 0xff, n_bytes);
+}
+
 static void scan_chunk(void *data, uint64_t base_addr, uint64_t *entries)
 {
     struct snapshot *s = data;
+    uint64_t written[TM_SHADOW_CHUNK_PAGES];
     if (s->short_of_memory || s->n_chunks == s->chunk_capacity)
         return; /* a chunk that came after the count holds young entries only */
     struct chunk_seen *seen = &s->chunks[s->n_chunks];
+    find_written_pages(s, entries, written);
     for (uint32_t i = 0; i < tm_shadow.chunk_entries; i++) {
+        if (i % PAGE_ENTRIES == 0 && written[i / PAGE_ENTRIES] >> 62 == 0) {
+            i += PAGE_ENTRIES - 1;
+            continue;
+        }
         uint64_t entry = __atomic_load_n(&entries[i], __ATOMIC_RELAXED);
         if (entry == 0 || tm_entry_domain_plus_1(entry) == 0 ||
             tm_entry_generation(entry) == s->generation)
@@ -533,7 +555,7 @@ static int write_locked(int fd, const struct tm_snapshot_options *options,
 {
     if (!tm_tracer_is_enabled())
         return fail(ret, -ENODEV, "tracing is off");
-    struct snapshot s = {.options = options, .result = ret};
+    struct snapshot s = {.options = options, .result = ret, .pagemap_fd = -1};
     if (!snapshot_alloc(&s)) {
         snapshot_free(&s);
         return fail(ret, -ENOMEM, "no memory to write a snapshot");
@@ -548,8 +570,13 @@ static int write_locked(int fd, const struct tm_snapshot_options *options,
     s.totals.own_free_bytes = tm_tracer_totals().own_free_bytes;
     tms_writer_init(s.writer, fd, s.timestamp_ns, tm_shadow.granule_shift);
     write_tables(&s);
-    if (options->with_traces)
+    if (options->with_traces) {
+        if (sysconf(_SC_PAGESIZE) == TM_MEM_PAGE_BYTES)
+            s.pagemap_fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
         tm_shadow_walk(scan_chunk, &s);
+        if (s.pagemap_fd >= 0)
+            close(s.pagemap_fd);
+    }
     if (options->with_traces && (error = end(&s)) != 0) {
         /* Nobody can stop the hooks any more: the store stays as it is to the process's end. */
         snapshot_free(&s);

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "format/boot.h"
+#include "payload/arena.h"
 #include "payload/code.h"
 #include "payload/filter.h"
 #include "payload/gil.h"
@@ -227,6 +228,7 @@ int tm_tracer_enable(const struct tm_tracer_options *options, char *message, siz
     if (options->sample_bytes != 0)
         tm_sample_init(options->sample_bytes, now_ns(CLOCK_MONOTONIC));
     tm_hooks_install();
+    tm_arena_start();
     tm_hooks_start();
     atomic_store(&tm_state_export.tracing, TM_TRACING_ON);
     return 0;
@@ -283,6 +285,8 @@ enum tm_unhook tm_tracer_disable(void)
     tm_hooks_stop();
     atomic_store(&tm_state_export.tracing, TM_TRACING_OFF);
     enum tm_unhook result = tm_hooks_remove();
+    if (!tm_arena_stop())
+        result = TM_UNHOOK_INERT;
     if (was_enabled)
         store_release();
     return result;

@@ -78,7 +78,8 @@ static bool pieces_match(const char *pattern, const char *pattern_end, const cha
             return false;
         name += n_bytes;
     }
-    return (size_t)(name_end - name) >= n_bytes && memcmp(name_end - n_bytes, pattern, n_bytes) == 0;
+    return (size_t)(name_end - name) >= n_bytes &&
+           memcmp(name_end - n_bytes, pattern, n_bytes) == 0;
 }
 
 bool tm_filter_pattern_matches(const struct tm_filter *filter, struct tms_str name)
@@ -114,8 +115,7 @@ static void match_sites(const struct tm_filter *filter, const struct tm_image *i
             continue;
         }
         if (string_cache[name] == 0)
-            string_cache[name] =
-                1 + tm_filter_pattern_matches(filter, tms_file_string(file, name));
+            string_cache[name] = 1 + tm_filter_pattern_matches(filter, tms_file_string(file, name));
         ret_sites[i] = string_cache[name] == 2 && line_matches(filter, file->sites[i].line);
     }
 }

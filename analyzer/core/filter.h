@@ -22,7 +22,7 @@ enum tm_filter_flags {
 struct tm_filter {
     char *pattern; /* normalized; NUL-terminated */
     size_t pattern_bytes;
-    int32_t line;  /* < 1: any */
+    int32_t line; /* < 1: any */
     unsigned flags;
 };
 

@@ -11,14 +11,14 @@
 #include <stdint.h>
 
 struct tm_intern {
-    void *items;         /* id -> item, `item_bytes` each */
-    uint32_t *hashes;    /* id -> hash */
-    uint32_t *slots;     /* open addressing; id + 1, 0: free */
-    uint32_t slot_mask;  /* 0: no table yet */
+    void *items;        /* id -> item, `item_bytes` each */
+    uint32_t *hashes;   /* id -> hash */
+    uint32_t *slots;    /* open addressing; id + 1, 0: free */
+    uint32_t slot_mask; /* 0: no table yet */
     uint32_t count;
     uint32_t capacity;
     uint32_t item_bytes;
-    bool strings;        /* items are struct tms_str and compare by their bytes */
+    bool strings; /* items are struct tms_str and compare by their bytes */
 };
 
 void tm_intern_init(struct tm_intern *table, uint32_t item_bytes);

@@ -26,7 +26,7 @@ struct tm_model_site {
     uint32_t kind;     /* enum tms_site_kind */
     uint64_t address;  /* native frames only */
     int32_t first_line;
-    uint32_t module;   /* string, path of the module of a native frame; 0: none */
+    uint32_t module; /* string, path of the module of a native frame; 0: none */
 };
 
 struct tm_model_node {
@@ -35,12 +35,12 @@ struct tm_model_node {
 };
 
 struct tm_model {
-    struct tm_intern strings;    /* struct tms_str, borrowed from the files */
-    struct tm_intern sites;      /* struct tm_model_site */
-    struct tm_intern nodes;      /* struct tm_model_node */
-    struct tm_intern lines;      /* key of grouping by line: file << 32 | line */
-    struct tm_intern functions;  /* key of grouping by function: file << 32 | function */
-    uint32_t *line_of_site;      /* site -> id in `lines`, for the first n_keyed sites */
+    struct tm_intern strings;   /* struct tms_str, borrowed from the files */
+    struct tm_intern sites;     /* struct tm_model_site */
+    struct tm_intern nodes;     /* struct tm_model_node */
+    struct tm_intern lines;     /* key of grouping by line: file << 32 | line */
+    struct tm_intern functions; /* key of grouping by function: file << 32 | function */
+    uint32_t *line_of_site;     /* site -> id in `lines`, for the first n_keyed sites */
     uint32_t *function_of_site;
     uint32_t n_keyed;
 };

@@ -128,7 +128,9 @@ static void *work(void *data)
            (group = atomic_fetch_add(&scan->next_group, 1)) < scan->file->n_groups) {
         batch.count = scan->file->groups[group].head->count;
         batch.first_row = scan->first_rows[group];
-        if (!tms_group_decode(scan->file, group, &columns, &worker->error)) {
+        /* Files are opened without the groups' checksums, since here several threads share them. */
+        if (!tms_group_check(scan->file, group, &worker->error) ||
+            !tms_group_decode(scan->file, group, &columns, &worker->error)) {
             worker->failed = true;
             atomic_store(&scan->stop, true);
         } else if (columns.size_bytes && !add_sizes(worker, &batch)) {

@@ -31,7 +31,7 @@ struct tm_batch {
         const uint32_t *age;
         const uint32_t *type;
         const uint32_t *thread;
-    } column;           /* NULL where not asked for */
+    } column; /* NULL where not asked for */
     uint32_t count;
     uint64_t first_row; /* number of the first trace in the file */
 };

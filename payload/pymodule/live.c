@@ -214,13 +214,23 @@ PyObj *tm_live_get_object_trace(PyObj *self, PyObj *object)
 
 /* ---- totals ---- */
 
-PyObj *tm_live_get_totals(PyObj *self, PyObj *unused)
+PyObj *tm_live_get_traced_memory(PyObj *self, PyObj *unused)
 {
     (void)self;
     (void)unused;
     struct tm_totals totals = tm_tracer_totals();
-    return tm_py_tuple2(tm_py_pair(totals.traced_bytes, totals.peak_bytes),
-                        tm_py_pair(totals.own_bytes, totals.own_free_bytes));
+    return tm_py_pair(totals.traced_bytes, totals.peak_bytes);
+}
+
+PyObj *tm_live_get_own_memory(PyObj *self, PyObj *unused)
+{
+    (void)self;
+    (void)unused;
+    tm_py_tstate *tstate = tm_pyf.PyEval_SaveThread();
+    tm_tracer_measure();
+    tm_pyf.PyEval_RestoreThread(tstate);
+    struct tm_totals totals = tm_tracer_totals();
+    return tm_py_pair(totals.own_bytes, totals.own_free_bytes);
 }
 
 static uint64_t read_number(const char **text)

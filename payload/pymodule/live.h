@@ -13,6 +13,7 @@ PyObj *tm_live_get_stats(PyObj *self, PyObj *unused);
 PyObj *tm_live_get_trace(PyObj *self, PyObj *address);
 PyObj *tm_live_get_object_address(PyObj *self, PyObj *object);
 PyObj *tm_live_get_object_trace(PyObj *self, PyObj *object);
-PyObj *tm_live_get_totals(PyObj *self, PyObj *unused); /* (size, max_size, own, own_free) */
+PyObj *tm_live_get_traced_memory(PyObj *self, PyObj *unused); /* (size, max_size) */
+PyObj *tm_live_get_own_memory(PyObj *self, PyObj *unused);    /* (size, free) */
 PyObj *tm_live_get_process_memory(PyObj *self, PyObj *unused);
 PyObj *tm_live_clear_traces(PyObj *self, PyObj *unused);

@@ -49,6 +49,7 @@ bool tm_pyfuncs_load(char *message, size_t message_bytes)
         {&tm_pyf.os_error, "PyExc_OSError", true},
         {&tm_pyf.memory_error, "PyExc_MemoryError", true},
         {&tm_pyf.import_error, "PyExc_ImportError", true},
+        {&tm_pyf.not_implemented_error, "PyExc_NotImplementedError", true},
     };
     loaded = load_all(wanted, sizeof(wanted) / sizeof(wanted[0]), message, message_bytes);
     return loaded;

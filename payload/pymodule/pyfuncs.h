@@ -108,7 +108,8 @@ struct tm_pyfuncs {
 #undef X
     PyObj *dict_type, *tuple_type, *list_type, *str_type, *int_type, *true_object;
     /* The exceptions that we raise; borrowed, they live as long as Python. */
-    PyObj *type_error, *value_error, *runtime_error, *os_error, *memory_error, *import_error;
+    PyObj *type_error, *value_error, *runtime_error, *os_error, *memory_error, *import_error,
+        *not_implemented_error;
 };
 
 /* Filled by tm_pyfuncs_load; read-only afterwards. */

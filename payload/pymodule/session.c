@@ -146,12 +146,16 @@ PyObj *tm_session_py_exec_module(PyObj *self, PyObj *module)
     PyObj *dict = tm_pyf.PyModule_GetDict(module);
     PyObj *file = tm_py_text(TM_EMBED_FILE, strlen(TM_EMBED_FILE));
     PyObj *code = NULL, *result = NULL;
-    if (file != NULL && tm_pyf.PyDict_SetItemString(dict, "__file__", file) == 0 &&
+    /* What exec() would add by itself, and PyEval_EvalCode does not on every version. */
+    PyObj *builtins = tm_pyf.PyImport_ImportModule("builtins");
+    if (file != NULL && builtins != NULL &&
+        tm_pyf.PyDict_SetItemString(dict, "__builtins__", builtins) == 0 && tm_pyf.PyDict_SetItemString(dict, "__file__", file) == 0 &&
         tm_pyf.PyDict_SetItemString(dict, "_core", self) == 0)
         code = tm_pyf.Py_CompileString(tm_embed_source, TM_EMBED_FILE, PY_FILE_INPUT);
     if (code != NULL)
         result = tm_pyf.PyEval_EvalCode(code, dict, dict);
     tm_py_decref(file);
+    tm_py_decref(builtins);
     tm_py_decref(code);
     if (result != NULL && layer == NULL) {
         layer = tm_py_incref(module);

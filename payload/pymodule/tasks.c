@@ -49,6 +49,7 @@ static _Atomic uint64_t wanted_ns;
 /* For the thread: the earliest timer, its wake-up word, whether it is to end, whether it has. */
 static _Atomic uint64_t next_due_ns = TM_NEVER;
 static _Atomic uint32_t bell, stopping, ended;
+static _Atomic uint32_t task_count; /* n_tasks, for the thread */
 
 static void ring(void)
 {
@@ -127,7 +128,8 @@ static void retune(void)
         tm_watch_set(TM_WATCH_TASKS, low, high, crossed);
     else
         tm_watch_clear(TM_WATCH_TASKS);
-    if (atomic_exchange(&next_due_ns, earliest) != earliest)
+    bool were_tasks = atomic_exchange(&task_count, (uint32_t)n_tasks) != 0;
+    if (atomic_exchange(&next_due_ns, earliest) != earliest || (were_tasks && n_tasks == 0))
         ring();
 }
 
@@ -253,11 +255,24 @@ static bool serve_from_here(void)
     return true;
 }
 
+/* False: it must end. True: tasks came meanwhile. */
+static bool ends_for_want_of_tasks(void)
+{
+    if (atomic_load(&task_count) != 0)
+        return false;
+    atomic_store(&ended, 1);
+    return atomic_load(&task_count) == 0 || atomic_exchange(&ended, 0) == 0;
+}
+
+/* It lives as long as there are tasks: a process with one thread stays one (from 3.12 on os.fork
+ * warns where there are more). */
 static void *thread_main(void *unused)
 {
     (void)unused;
     prctl(PR_SET_NAME, "tm-tasks");
     while (!atomic_load(&stopping)) {
+        if (ends_for_want_of_tasks())
+            return NULL;
         uint32_t seen = atomic_load(&bell);
         uint64_t due_ns = atomic_load(&next_due_ns), now_ns = tm_clock_monotonic_ns();
         if (now_ns >= due_ns) {
@@ -281,11 +296,16 @@ static void *thread_main(void *unused)
     return NULL;
 }
 
+/* Where the thread is about to end for want of tasks, whoever takes `ended` back decides: it goes
+ * on, or another one is started. */
 static bool start_thread(void)
 {
     sigset_t all, before;
-    if (thread_started)
-        return true;
+    if (thread_started) {
+        if (atomic_exchange(&ended, 0) == 0)
+            return true;
+        pthread_join(thread, NULL);
+    }
     atomic_store(&stopping, 0);
     atomic_store(&ended, 0);
     sigfillset(&all);
@@ -381,12 +401,17 @@ PyObj *tm_tasks_py_schedule(PyObj *self, PyObj *args)
     long long delay_s, threshold_bytes, repeat;
     (void)self;
     tm_tasks_sync();
-    if (!tm_pyf.PyArg_ParseTuple(args, "OLLL", &object, &delay_s, &threshold_bytes, &repeat) ||
-        !start_thread())
+    if (!tm_pyf.PyArg_ParseTuple(args, "OLLL", &object, &delay_s, &threshold_bytes, &repeat))
         return NULL;
     struct task *task = add(object);
     if (task == NULL)
         return NULL;
+    atomic_store(&task_count, (uint32_t)n_tasks);
+    if (!start_thread()) {
+        remove_task(find(object));
+        retune();
+        return NULL;
+    }
     task->left = repeat > 0 ? (uint64_t)repeat : ENDLESS;
     task->serial = ++last_serial;
     set_terms(task, delay_s, threshold_bytes);
@@ -406,6 +431,7 @@ PyObj *tm_tasks_py_change(PyObj *self, PyObj *args)
         remove_task(task);
     else if (task != NULL)
         set_terms(task, delay_s, threshold_bytes);
+    retune();
     return tm_py_none();
 }
 

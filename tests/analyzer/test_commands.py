@@ -215,7 +215,8 @@ def make_series(shop, rows):
 def test_leaks_finds_the_steady_one(shop):
     noise = [5, 9, 4, 8, 5, 9]
     names = make_series(shop, [{("leak.py", 3): 1000 * (i + 1), ("noise.py", 1): 100000 * noise[i],
-                                ("still.py", 1): 77, ("falls.py", 2): 9000 - i}
+                                ("still.py", 1): 77, ("falls.py", 2): 9000 - i,
+                                ("small.py", 5): 100 * i + 1}
                                for i in range(6)])
     document = json.loads(shop.ok("leaks", "--warm-up", "0", "--json", *names))
     assert [(row["file"], row["line"]) for row in document["items"]] == [("leak.py", 3)]
@@ -223,10 +224,15 @@ def test_leaks_finds_the_steady_one(shop):
     assert row["bytes_per_hour"] == pytest.approx(60000)
     assert (row["rises"], row["intervals"], row["size_diff"]) == (5, 5, 5000)
     assert row["confidence"] == pytest.approx(1 - 1 / 720)
+    assert document["smaller_leaks"] == 1
+    out = shop.ok("leaks", "--warm-up", "0", *names)
+    assert "1 more grew steadily, but by less than 4096 B each" in out
+    assert "#2: small.py:5: +5 KiB/hour" in shop.ok("leaks", "--warm-up", "0", "--min-growth", "1",
+                                                     *names)
 
 
 def test_leaks_knows_how_little_three_snapshots_say(shop):
-    names = make_series(shop, [{("leak.py", 3): 1000 * (i + 1)} for i in range(3)])
+    names = make_series(shop, [{("leak.py", 3): 5000 * (i + 1)} for i in range(3)])
     out = shop.ok("leaks", *names)
     assert "confidence=83 %" in out and "take more" in out
     assert "Nothing grew steadily." in shop.ok("leaks", "--confidence", "0.9", *names)
@@ -253,18 +259,18 @@ def test_leaks_shows_ages(shop):
     for i in range(4):
         text = ["time %d" % ((1380800000 + i * 60) * 10 ** 9), "fact pid 1"]
         for block in range(i + 1):
-            text.append("trace 0x%x 1000 2 %d - 0 leak.py:3:f" % (0x1000 * (block + 1), block))
+            text.append("trace 0x%x 2000 2 %d - 0 leak.py:3:f" % (0x1000 * (block + 1), block))
         shop.make("m%d.tms" % i, "\n".join(text) + "\n")
     document = json.loads(shop.ok("leaks", "--warm-up", "0", "--json", "m?.tms"))
-    assert document["ages"] == [{"rank": 1, "age": age, "size": 1000} for age in range(4)]
-    assert document["items"][0]["size_before_first_snapshot"] == 1000
+    assert document["ages"] == [{"rank": 1, "age": age, "size": 2000} for age in range(4)]
+    assert document["items"][0]["size_before_first_snapshot"] == 2000
     assert "allocated: 25 % before the first snapshot, " in shop.ok("leaks", "m?.tms")
 
 
 def test_leaks_fail_over(shop):
-    names = make_series(shop, [{("leak.py", 3): 1000 * (i + 1)} for i in range(5)])
-    assert shop.run("leaks", "--warm-up", "0", "--fail-over", "4000", *names).status == 0
-    assert shop.run("leaks", "--warm-up", "0", "--fail-over", "3999", *names).status == 3
+    names = make_series(shop, [{("leak.py", 3): 5000 * (i + 1)} for i in range(5)])
+    assert shop.run("leaks", "--warm-up", "0", "--fail-over", "20000", *names).status == 0
+    assert shop.run("leaks", "--warm-up", "0", "--fail-over", "19999", *names).status == 3
 
 
 def test_leaks_in_an_invented_service(series):

@@ -224,3 +224,13 @@ def test_absurd_pickles(shop, data):
     shop.write("absurd.pickle", data)
     result = shop.run("top", "absurd.pickle")
     assert result.status == 1 and len(result.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("data", [
+    b"\x80\x03]N(a.", b"\x80\x03}NN(s.", b"\x80\x03]((NNNae.", b"\x80\x03}N(Nsl.", b"\x80\x03N(0l.",
+    b"\x80\x03](e.", b"\x80\x03(e.", b"\x80\x03((u.", b"\x80\x03(o.", b"\x80\x03N(\x85.",
+])
+def test_marks_protect_what_is_below_them(shop, data):
+    shop.write("marks.pickle", data)
+    result = shop.run("top", "marks.pickle")
+    assert result.status == 1 and len(result.err.splitlines()) == 1

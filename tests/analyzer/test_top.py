@@ -203,3 +203,12 @@ def test_stats_only(shop):
 Traced Python memory: size=5006 B, count=11, average=455 B
 
 """
+
+
+def test_source_lines(shop):
+    shop.write("code.py", b"first\n   second = 2  # caf\xc3\xa9\n")
+    shop.make("s.tms", BIG.format(traces="trace 0x10 9 2 0 - 0 /far/away/code.py:2:f\n"
+                                         "trace 0x20 8 2 0 - 0 /far/away/code.py:99:f"))
+    assert shop.ok("top", "--source-root", ".", "s.tms").splitlines()[1:4] == [
+        "#1: .../far/away/code.py:2: size=9 B, count=1", "    second = 2  # caf\u00e9",
+        "#2: .../far/away/code.py:99: size=8 B, count=1"]

@@ -95,3 +95,8 @@ def test_its_own_memory_is_told_and_goes_back(python, tmp_path):
 @traceable
 def test_filters(python, tmp_path):
     assert run(python, "filters.py", tmp_path / "a.tms") == ["filtered"]
+
+
+@pytest.mark.pythons(low=(3, 8), high=(3, 13))
+def test_sub_interpreters(python, tmp_path):
+    assert run(python, "subinterpreters.py", tmp_path / "a.tms") == ["interpreted"]

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "format/state.h"
+#include "payload/hooks.h"
 #include "payload/pyapi.h"
 #include "payload/snapshot.h"
 #include "payload/tracer.h"
@@ -26,6 +27,7 @@ struct tm_state tm_state_export = {
     .control_fd = -1,
 };
 struct tm_pyapi tm_py;
+void (*tm_hooks_on_fork)(void);
 struct tm_stub_engine tm_stub;
 
 void tm_stub_fence(void)

@@ -269,9 +269,8 @@ static guint32 next_random(void)
 /* Sites as a service has them: a few hundred files, some lines of each allocate. */
 static guint32 invent_site(Builder *b, guint32 n)
 {
-    g_autofree char *frame =
-        g_strdup_printf("/srv/app/lib/package%u/module%u.py:%u:function%u", n % 17, n % 251,
-                        10 + n % 977, n % 541);
+    g_autofree char *frame = g_strdup_printf("/srv/app/lib/package%u/module%u.py:%u:function%u",
+                                             n % 17, n % 251, 10 + n % 977, n % 541);
     return add_site(b, frame);
 }
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Traces a churning program and compares the engine with the log of an allocator below it.
 
-Arguments: a folder, frames, rounds. Prints "exact BLOCKS BYTES CALLS" or fails."""
+Arguments: a folder, frames, rounds, seconds between snapshots (0.1). Prints "exact BLOCKS BYTES CALLS" or fails."""
 import ctypes
 import json
 import os
@@ -14,6 +14,7 @@ import engine
 import tms
 
 FOLDER, LIMIT, ROUNDS = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+PAUSE = float(sys.argv[4]) if len(sys.argv) > 4 else 0.1
 log_path = os.path.join(engine.LIB_DIR, "libtm-alloc-log.so")
 log, log_free = ctypes.PyDLL(log_path), ctypes.CDLL(log_path)
 
@@ -94,8 +95,8 @@ def main():
     number = 0
     while any(thread.is_alive() for thread in threads):
         number += 1
-        engine.snapshot(os.path.join(FOLDER, "%d.tms" % number), counter=number)
-        time.sleep(0.1)
+        engine.snapshot(os.path.join(FOLDER, "%d.tms" % (number % 50)), counter=number)
+        time.sleep(PAUSE)
     for thread in threads:
         thread.join()
     for handle in raw:

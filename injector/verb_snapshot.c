@@ -53,8 +53,10 @@ static bool take_passively(pid_t pid, const struct tm_attach_options *options, F
         return false;
     }
     if (result.torn > 0)
-        fprintf(stderr, "tm-attach: %d: %" G_GUINT64_FORMAT " entries were not complete and are "
-                        "not in the snapshot\n", (int)pid, result.torn);
+        fprintf(stderr,
+                "tm-attach: %d: %" G_GUINT64_FORMAT " entries were not complete and are "
+                "not in the snapshot\n",
+                (int)pid, result.torn);
     g_autofree char *absolute = g_canonicalize_filename(path, NULL);
     fprintf(out, "%s\n", absolute);
     return true;

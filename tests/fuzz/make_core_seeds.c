@@ -75,7 +75,8 @@ static void put_tables(struct tm_state *state)
     struct tm_site sites[] = {{.file = TM_NONE, .function = TM_NONE},
                               {.file = 0, .function = 1, .line = 3, .first_line = 1},
                               {.file = 0, .function = 1, .line = 7, .first_line = 1}};
-    struct tm_node nodes[] = {{.parent = TM_NONE}, {.parent = 0, .site = 1}, {.parent = 1, .site = 2}};
+    struct tm_node nodes[] = {
+        {.parent = TM_NONE}, {.parent = 0, .site = 1}, {.parent = 1, .site = 2}};
     struct tm_counter counters[] = {{0}, {4096, 3, 1, 8192}, {64, 1, 0, 64}};
     put(TEXT, text, sizeof(text));
     state->strings = vec(STRINGS, sizeof(*strings), 2);
@@ -138,21 +139,29 @@ static int write_core(const char *path)
         return 1;
     qsort(pages, n_pages, sizeof(*pages), compare_pages);
     Elf64_Ehdr header = {.e_ident = {0x7f, 'E', 'L', 'F', ELFCLASS64, ELFDATA2LSB, EV_CURRENT},
-                         .e_type = ET_CORE, .e_machine = EM_X86_64, .e_version = EV_CURRENT,
-                         .e_phoff = sizeof(header), .e_ehsize = sizeof(header),
-                         .e_phentsize = sizeof(Elf64_Phdr), .e_phnum = (uint16_t)(n_pages + 1)};
+                         .e_type = ET_CORE,
+                         .e_machine = EM_X86_64,
+                         .e_version = EV_CURRENT,
+                         .e_phoff = sizeof(header),
+                         .e_ehsize = sizeof(header),
+                         .e_phentsize = sizeof(Elf64_Phdr),
+                         .e_phnum = (uint16_t)(n_pages + 1)};
     uint64_t at = sizeof(header) + (n_pages + 1) * sizeof(Elf64_Phdr);
-    Elf64_Phdr phdr = {.p_type = PT_NOTE, .p_offset = at, .p_filesz = make_note(note),
-                       .p_align = 4};
+    Elf64_Phdr phdr = {
+        .p_type = PT_NOTE, .p_offset = at, .p_filesz = make_note(note), .p_align = 4};
     fwrite(&header, sizeof(header), 1, file);
     fwrite(&phdr, sizeof(phdr), 1, file);
     at += sizeof(note);
     uint64_t zeros_at = at, next = at + PAGE;
     for (unsigned i = 0; i < n_pages; i++) {
         bool empty = memcmp(pages[i].bytes, zeros, PAGE) == 0;
-        phdr = (Elf64_Phdr){.p_type = PT_LOAD, .p_flags = PF_R | PF_W,
-                            .p_offset = empty ? zeros_at : next, .p_vaddr = pages[i].addr,
-                            .p_filesz = PAGE, .p_memsz = PAGE, .p_align = 1};
+        phdr = (Elf64_Phdr){.p_type = PT_LOAD,
+                            .p_flags = PF_R | PF_W,
+                            .p_offset = empty ? zeros_at : next,
+                            .p_vaddr = pages[i].addr,
+                            .p_filesz = PAGE,
+                            .p_memsz = PAGE,
+                            .p_align = 1};
         next += empty ? 0 : PAGE;
         fwrite(&phdr, sizeof(phdr), 1, file);
     }
@@ -166,9 +175,13 @@ static int write_core(const char *path)
 
 int main(int argc, char **argv)
 {
-    struct tm_state state = {.magic = TM_STATE_MAGIC, .version = TM_STATE_VERSION,
-                             .size_bytes = sizeof(state), .tracing = TM_TRACING_ON,
-                             .py_version = 0x030b07f0, .granule_shift = 4, .traceback_limit = 2};
+    struct tm_state state = {.magic = TM_STATE_MAGIC,
+                             .version = TM_STATE_VERSION,
+                             .size_bytes = sizeof(state),
+                             .tracing = TM_TRACING_ON,
+                             .py_version = 0x030b07f0,
+                             .granule_shift = 4,
+                             .traceback_limit = 2};
     if (argc != 2) {
         fprintf(stderr, "usage: %s FILE\n", argv[0]);
         return 2;

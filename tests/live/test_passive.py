@@ -7,6 +7,7 @@ import os
 import platform
 import random
 import signal
+import subprocess
 
 import pytest
 
@@ -160,6 +161,30 @@ def test_flipped_bits(any_python, traced, tmp_path):
     assert failed > 0
 
 
+def test_no_debug_information(tmp_path):
+    """The message says what to install. Needs a static Python, which can be copied alone."""
+    bare = str(tmp_path / "python3")
+    done = subprocess.run(["objcopy", "--strip-debug", "--remove-section=.note.gnu.build-id",
+                           "--remove-section=.gnu_debuglink",
+                           os.path.realpath("/usr/bin/python3"), bare])
+    if done.returncode != 0:
+        pytest.skip("objcopy of /usr/bin/python3 failed")
+    victim = subprocess.Popen([bare, "-X", "tracemalloc", "-c",
+                               "import sys; print('ready', flush=True); sys.stdin.read()"],
+                              env=dict(os.environ, PYTHONHOME="/usr"), stdin=subprocess.PIPE,
+                              stdout=subprocess.PIPE)
+    try:
+        assert victim.stdout.readline() == b"ready\n"
+        result = tm_analyze("extract", "--pid", victim.pid, "-o", tmp_path / "no.tms")
+    finally:
+        victim.stdin.close()
+        victim.wait(60)
+        victim.stdout.close()
+    assert (result.status, result.err.count("\n")) == (1, 1), result
+    assert "no debug information" in result.err and "-dbg" in result.err
+    assert "DEBUGINFOD_URLS" in result.err
+
+
 @pytest.mark.pythons(low=(3, 8), high=(3, 13))
 def test_standard_tracemalloc(python, start_victim, tmp_path):
     """take_snapshot's traces and ours: equal, but for what the taking itself allocates."""
@@ -183,7 +208,8 @@ def test_standard_tracemalloc(python, start_victim, tmp_path):
     def passing(frames):
         """Of the taking, of reading a command and of saying something; and frames, which up to 3.10
         are kept for the next call, of whatever function."""
-        return frames[0][1] == recursion or any(os.path.basename(name) in ("tracemalloc.py", "_victim.py", "codecs.py") or
+        return frames[0][1] == recursion or any(
+            os.path.basename(name) in ("tracemalloc.py", "_victim.py", "codecs.py") or
                    (os.path.basename(name), line) in loop for name, line in frames)
     with open(victim.script) as file:
         lines = file.read().splitlines()

@@ -210,7 +210,7 @@ def test_standard_tracemalloc(python, start_victim, tmp_path):
         are kept for the next call, of whatever function."""
         return frames[0][1] == recursion or any(
             os.path.basename(name) in ("tracemalloc.py", "_victim.py", "codecs.py") or
-                   (os.path.basename(name), line) in loop for name, line in frames)
+            (os.path.basename(name), line) in loop for name, line in frames)
     with open(victim.script) as file:
         lines = file.read().splitlines()
     first = lines.index("while True:") + 1

@@ -24,7 +24,7 @@ typedef struct {
 /* What one worker has found; `blocks` is a heap with the smallest at 0 once it is full. */
 typedef struct {
     const struct tm_image *image;
-    guint64 address; /* the only one wanted; 0: the biggest ones */
+    guint64 address; /* in the only one wanted; 0: the biggest ones */
     guint limit;
     GArray *blocks;
     guint64 all_bytes, all_count;
@@ -89,7 +89,9 @@ static bool find_rows(void *state, const struct tm_batch *batch)
             continue;
         finder->all_bytes += column->size_bytes[i];
         finder->all_count++;
-        if (finder->address && column->address[i] != finder->address)
+        /* Any pointer into the block will do, as a debugger comes by them. */
+        if (finder->address &&
+            finder->address - column->address[i] >= MAX(column->size_bytes[i], 1))
             continue;
         block =
             (Block){column->address[i], column->size_bytes[i], column->node[i],  column->domain[i],

@@ -7,7 +7,7 @@
 /* As GOption leaves them. */
 struct raw {
     gboolean status, snapshot, detach, version, dry_run;
-    gboolean children, in_target, follow_fork;
+    gboolean children, in_target, follow_fork, passive;
     gboolean traces, no_traces;
     char *traceback_limit, *sample, *delay, *threshold, *repeat, *lifetime, *max_snapshots;
     char *output;
@@ -173,6 +173,8 @@ static bool choose_verb(struct tm_attach_options *ret, const struct raw *raw, GE
         return true;
     if (verbs > 1)
         problem = "only one of --status, --snapshot, --detach and --dry-run at a time";
+    else if (ret->passive && (ret->verb != TM_VERB_SNAPSHOT || ret->in_target))
+        problem = "--passive goes with --snapshot, and not with --in-target";
     else if (ret->command && (verbs || ret->pids->len))
         problem = "a command to start goes with neither a PID nor --status, --snapshot, --detach";
     else if (ret->command && !*ret->command)
@@ -190,6 +192,9 @@ static bool parse_raw(struct raw *raw, int *argc, char ***argv, GError **error)
     const GOptionEntry actions[] = {
         {"snapshot", 0, 0, G_OPTION_ARG_NONE, &raw->snapshot,
          "Take a snapshot now and print the file's name", NULL},
+        {"passive", 0, 0, G_OPTION_ARG_NONE, &raw->passive,
+         "With --snapshot: read the process' memory from outside, for one that does not answer",
+         NULL},
         {"status", 0, 0, G_OPTION_ARG_NONE, &raw->status, "Say what is traced and written", NULL},
         {"detach", 0, 0, G_OPTION_ARG_NONE, &raw->detach,
          "End tracing and leave the process as it was", NULL},
@@ -246,6 +251,7 @@ static bool take_raw(struct tm_attach_options *ret, struct raw *raw, GError **er
 {
     ret->children = raw->children;
     ret->in_target = raw->in_target;
+    ret->passive = raw->passive;
     ret->follow_fork = raw->follow_fork;
     ret->output = g_steal_pointer(&raw->output);
     if (raw->traces || raw->no_traces)

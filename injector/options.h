@@ -29,6 +29,7 @@ struct tm_attach_options {
     char **command; /* of LAUNCH, NULL-terminated; borrowed from argv */
     bool children;
     bool in_target;
+    bool passive; /* of SNAPSHOT: without the agent */
     bool follow_fork;
     char *output; /* NULL: not given */
     struct tm_given traces, traceback_limit, sample_bytes, delay_ms, threshold_bytes, repeat,

@@ -42,9 +42,9 @@ typedef struct tm_core {
     const uint8_t *file;
     size_t file_bytes;
     Elf *elf;
-    GArray *segments; /* struct segment by address, not overlapping */
-    GArray *extents;  /* struct extent */
-    GArray *files;    /* struct mapped_file */
+    GArray *segments;    /* struct segment by address, not overlapping */
+    GArray *extents;     /* struct extent */
+    GArray *files;       /* struct mapped_file */
     uint64_t entry_addr; /* of the program; 0: not known */
     tm_target *target;   /* borrowed */
 } tm_core;
@@ -169,7 +169,8 @@ static tm_elf *open_file(void *data, const struct tm_module *module, GError **er
     if (expected != NULL && g_strcmp0(expected, found) != 0) {
         g_set_error(error, TM_INSPECT_ERROR, TM_INSPECT_ERROR_FORMAT,
                     "%s is not the file that the core was made with: its build-id is %s, the "
-                    "core's is %s", path, found != NULL ? found : "missing", expected);
+                    "core's is %s",
+                    path, found != NULL ? found : "missing", expected);
         tm_elf_free(elf);
         return NULL;
     }
@@ -180,24 +181,24 @@ static tm_elf *open_file(void *data, const struct tm_module *module, GError **er
 
 static bool fail(const tm_core *core, GError **error, const char *what)
 {
-    g_set_error(error, TM_INSPECT_ERROR, TM_INSPECT_ERROR_FORMAT, "%s: %s",
-                core->target->name, what);
+    g_set_error(error, TM_INSPECT_ERROR, TM_INSPECT_ERROR_FORMAT, "%s: %s", core->target->name,
+                what);
     return false;
 }
 
 static bool add_load(tm_core *core, const GElf_Phdr *header, GError **error)
 {
-    if (header->p_memsz == 0)
+    /* The vsyscall page lies above user space; nothing of ours is there. */
+    if (header->p_memsz == 0 || header->p_vaddr >> 47 != 0)
         return true;
-    if (header->p_filesz > header->p_memsz || header->p_vaddr >> 63 != 0 ||
-        header->p_memsz >> 63 != 0)
+    if (header->p_filesz > header->p_memsz || header->p_memsz >> 47 != 0)
         return fail(core, error, "a segment of the core is malformed");
     if (header->p_offset > core->file_bytes ||
         header->p_filesz > core->file_bytes - header->p_offset) {
-        g_set_error(error, TM_INSPECT_ERROR, TM_INSPECT_ERROR_FORMAT,
-                    "%s: the core is truncated: it has %zu bytes, a segment reaches to %"
-                    G_GUINT64_FORMAT, core->target->name, core->file_bytes,
-                    header->p_offset + header->p_filesz);
+        g_set_error(
+            error, TM_INSPECT_ERROR, TM_INSPECT_ERROR_FORMAT,
+            "%s: the core is truncated: it has %zu bytes, a segment reaches to %" G_GUINT64_FORMAT,
+            core->target->name, core->file_bytes, header->p_offset + header->p_filesz);
         return false;
     }
     struct extent extent = {header->p_vaddr, header->p_vaddr + header->p_memsz, header->p_flags};
@@ -339,9 +340,8 @@ static bool read_headers(tm_core *core, GError **error)
 static void add_map(tm_maps *maps, GArray *items, const struct extent *extent,
                     const struct mapped_file *file)
 {
-    struct tm_map map = {.start_addr = extent->start_addr,
-                         .end_addr = extent->end_addr,
-                         .path = ""};
+    struct tm_map map = {
+        .start_addr = extent->start_addr, .end_addr = extent->end_addr, .path = ""};
     map.perms[0] = extent->flags & PF_R ? 'r' : '-';
     map.perms[1] = extent->flags & PF_W ? 'w' : '-';
     map.perms[2] = extent->flags & PF_X ? 'x' : '-';
@@ -460,8 +460,7 @@ tm_target *tm_target_core(const char *path, const char *exe, GError **error)
     }
     struct mapping *mapping = g_new(struct mapping, 1);
     *mapping = (struct mapping){start, (size_t)status.st_size};
-    g_autoptr(GBytes) bytes =
-        g_bytes_new_with_free_func(start, mapping->n_bytes, unmap, mapping);
+    g_autoptr(GBytes) bytes = g_bytes_new_with_free_func(start, mapping->n_bytes, unmap, mapping);
     tm_target *self = open_core(bytes, path, exe, path, error);
     /* A core does not say when it was made; its file does, if it was not touched since. */
     if (self != NULL)

@@ -12,8 +12,8 @@
 
 struct tm_debug_info {
     Dwfl *dwfl;
-    Dwarf *dwarf;      /* owned by dwfl */
-    GHashTable *types; /* name -> Dwarf_Die *: structs and typedefs that are complete */
+    Dwarf *dwarf;          /* owned by dwfl */
+    GHashTable *types;     /* name -> Dwarf_Die *: structs and typedefs that are complete */
     GHashTable *variables; /* name -> Dwarf_Die * */
 };
 
@@ -147,8 +147,7 @@ bool tm_debug_info_variable(tm_debug_info *info, const char *name, uint64_t *ret
     Dwarf_Op *ops;
     size_t count;
     if (die == NULL || dwarf_attr(die, DW_AT_location, &attribute) == NULL ||
-        dwarf_getlocation(&attribute, &ops, &count) != 0 || count != 1 ||
-        ops[0].atom != DW_OP_addr)
+        dwarf_getlocation(&attribute, &ops, &count) != 0 || count != 1 || ops[0].atom != DW_OP_addr)
         return false;
     *ret_value = ops[0].number;
     return true;

@@ -66,8 +66,7 @@ struct tms_writer *tm_extract_writer_new(const tm_target *target, int fd, unsign
     return writer;
 }
 
-bool tm_extract_writer_end(struct tms_writer *writer, struct tm_extract_result *ret,
-                           GError **error)
+bool tm_extract_writer_end(struct tms_writer *writer, struct tm_extract_result *ret, GError **error)
 {
     int status = tms_writer_end(writer);
     if (status < 0) {
@@ -86,7 +85,10 @@ static void format_version(uint32_t hex, char ret[24])
     int n = snprintf(ret, 24, "%u.%u.%u", hex >> 24, hex >> 16 & 0xff, hex >> 8 & 0xff);
     if (level != 0xf)
         snprintf(ret + n, 24 - (size_t)n, "%s%u",
-                 level == 0xa ? "a" : level == 0xb ? "b" : "rc", hex & 0xf);
+                 level == 0xa   ? "a"
+                 : level == 0xb ? "b"
+                                : "rc",
+                 hex & 0xf);
 }
 
 void tm_extract_process_facts(struct tms_writer *writer, const tm_target *target,
@@ -148,9 +150,8 @@ void tm_strings_write(const struct tm_strings *strings, struct tms_writer *write
 void tm_extract_add_metric(GArray *metrics, struct tm_strings *strings, const char *name,
                            enum tms_metric_format format, int64_t value)
 {
-    struct tms_metric metric = {.name = tm_strings_add(strings, name, strlen(name)),
-                                .format = format,
-                                .value.i = value};
+    struct tms_metric metric = {
+        .name = tm_strings_add(strings, name, strlen(name)), .format = format, .value.i = value};
     if (metric.name != TMS_NO_ID)
         g_array_append_val(metrics, metric);
 }
@@ -170,6 +171,7 @@ void tm_extract_write_array(struct tms_writer *writer, enum tms_section_type typ
                             const GArray *array)
 {
     tms_writer_begin(writer, type);
-    tms_writer_bytes(writer, array->data, (size_t)array->len * g_array_get_element_size((GArray *)(uintptr_t)array));
+    tms_writer_bytes(writer, array->data,
+                     (size_t)array->len * g_array_get_element_size((GArray *)(uintptr_t)array));
     tms_writer_finish(writer);
 }

@@ -17,8 +17,8 @@ enum tm_state_found {
 
 /* extract_state.c */
 enum tm_state_found tm_extract_find_state(tm_target *target, uint64_t *ret_addr, GError **error);
-bool tm_extract_state(tm_target *target, uint64_t state_addr, int fd,
-                      struct tm_extract_result *ret, GError **error);
+bool tm_extract_state(tm_target *target, uint64_t state_addr, int fd, struct tm_extract_result *ret,
+                      GError **error);
 /* extract_tracemalloc.c */
 bool tm_extract_tracemalloc(tm_target *target, int fd, struct tm_extract_result *ret,
                             GError **error);

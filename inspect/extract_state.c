@@ -26,11 +26,11 @@ struct reader {
     uint64_t state_addr;
     struct tm_state state;
     struct tms_writer *writer;
-    GArray *nodes;        /* struct tms_node; a torn one has TORN_NODE as its site */
-    GArray *sites;        /* struct tms_site */
+    GArray *nodes; /* struct tms_node; a torn one has TORN_NODE as its site */
+    GArray *sites; /* struct tms_site */
     struct tm_strings strings;
-    GArray *stats;        /* struct tms_stat */
-    GArray *metrics;      /* struct tms_metric */
+    GArray *stats;                     /* struct tms_stat */
+    GArray *metrics;                   /* struct tms_metric */
     struct tm_overflow_slot *overflow; /* a copy */
     uint64_t traced_blocks;
     uint64_t torn;
@@ -65,8 +65,7 @@ static bool scan_for_magic(tm_target *target, uint64_t start_addr, uint64_t end_
     if (end_addr - start_addr > SCAN_MAX_BYTES)
         end_addr = start_addr + SCAN_MAX_BYTES;
     for (uint64_t at = start_addr & ~7ull; at < end_addr; at += PIECE_BYTES) {
-        size_t n_bytes =
-            tm_target_read_some(target, at, piece, MIN(PIECE_BYTES, end_addr - at));
+        size_t n_bytes = tm_target_read_some(target, at, piece, MIN(PIECE_BYTES, end_addr - at));
         for (size_t i = 0; i < n_bytes / 8; i++) {
             if (piece[i] == TM_STATE_MAGIC) {
                 *ret_addr = at + i * 8;
@@ -114,8 +113,9 @@ static enum tm_state_found check_state(tm_target *target, const struct tm_module
     if (state.version != TM_STATE_VERSION || state.size_bytes != sizeof(state))
         return unusable(error,
                         "%s: the payload's state is of version %u (%u bytes); this tm reads "
-                        "version %u (%zu bytes)", target->name, state.version, state.size_bytes,
-                        TM_STATE_VERSION, sizeof(state));
+                        "version %u (%zu bytes)",
+                        target->name, state.version, state.size_bytes, TM_STATE_VERSION,
+                        sizeof(state));
     return TM_STATE_FOUND;
 }
 
@@ -261,8 +261,7 @@ static bool more_nodes(struct reader *r, GError **error)
 {
     uint32_t count = 0;
     uint64_t addr = r->state_addr + offsetof(struct tm_state, nodes.count);
-    if (!tm_target_read(r->target, addr, &count, sizeof(count), "the number of tracebacks",
-                        error))
+    if (!tm_target_read(r->target, addr, &count, sizeof(count), "the number of tracebacks", error))
         return false;
     if (count > 1u << TM_NODE_BITS)
         return damaged(error, "it has %u tracebacks", count);
@@ -409,8 +408,9 @@ static bool read_chunk(struct reader *r, uint64_t base_addr, uint64_t chunk_addr
     const uint64_t *entries =
         tm_target_view(r->target, chunk_addr, copy, (size_t)count * sizeof(uint64_t));
     if (entries == NULL || (chunk_addr & 7) != 0)
-        return damaged(error, "the traces of addresses from " ADDR_FORMAT " on are not at "
-                       ADDR_FORMAT, base_addr, chunk_addr);
+        return damaged(error,
+                       "the traces of addresses from " ADDR_FORMAT " on are not at " ADDR_FORMAT,
+                       base_addr, chunk_addr);
     for (uint32_t i = 0; i < count; i++)
         if (entries[i] != 0)
             take_entry(r, base_addr + ((uint64_t)i << shift), entries[i]);
@@ -544,8 +544,8 @@ static bool is_inherited(const struct reader *r)
            tm_target_read_some(r->target, r->state.l1_addr, &byte, 1) != 1;
 }
 
-bool tm_extract_state(tm_target *target, uint64_t state_addr, int fd,
-                      struct tm_extract_result *ret, GError **error)
+bool tm_extract_state(tm_target *target, uint64_t state_addr, int fd, struct tm_extract_result *ret,
+                      GError **error)
 {
     struct reader r = {.target = target, .state_addr = state_addr};
     if (!tm_target_read(target, state_addr, &r.state, sizeof(r.state), "the payload's state",

@@ -46,9 +46,9 @@ struct reader {
     GArray *nodes;  /* struct tms_node */
     GArray *sites;  /* struct tms_site */
     struct tm_strings strings;
-    GHashTable *string_ids; /* address of the str -> id + 1 */
-    GHashTable *site_ids;   /* struct frame_key -> id + 1 */
-    GHashTable *node_ids;   /* struct frame_key -> id + 1 */
+    GHashTable *string_ids;      /* address of the str -> id + 1 */
+    GHashTable *site_ids;        /* struct frame_key -> id + 1 */
+    GHashTable *node_ids;        /* struct frame_key -> id + 1 */
     GHashTable *traceback_nodes; /* address -> node + 1 */
     uint64_t torn;
 };
@@ -83,8 +83,8 @@ static bool get_field(struct reader *r, uint64_t addr, const struct tm_field *fi
     if (field->size_bytes > 8 || !get(r, addr + field->offset_bytes, &value, field->size_bytes))
         return false;
     if (field->n_bits != 0)
-        value = value >> field->bit_offset & (field->n_bits < 64 ? (1ull << field->n_bits) - 1
-                                                                 : UINT64_MAX);
+        value = value >> field->bit_offset &
+                (field->n_bits < 64 ? (1ull << field->n_bits) - 1 : UINT64_MAX);
     *ret = value;
     return true;
 }
@@ -367,8 +367,8 @@ static void write_metrics(struct reader *r)
         tm_extract_add_metric(metrics, &r->strings, "tracemalloc.traced.size", TMS_METRIC_SIZE,
                               (int64_t)bytes);
     if (get(r, r->layout.peak_addr, &bytes, 8))
-        tm_extract_add_metric(metrics, &r->strings, "tracemalloc.traced.max_size",
-                              TMS_METRIC_SIZE, (int64_t)bytes);
+        tm_extract_add_metric(metrics, &r->strings, "tracemalloc.traced.max_size", TMS_METRIC_SIZE,
+                              (int64_t)bytes);
     tm_extract_add_metric(metrics, &r->strings, "tracemalloc.traces", TMS_METRIC_INT,
                           r->traces->len);
     tm_extract_write_array(r->writer, TMS_METRICS, metrics);

@@ -35,8 +35,7 @@ static bool image_open(struct image *ret, tm_target *target, uint64_t start_addr
         header.e_phoff >> 32 != 0)
         return false;
     ret->n_phdrs = header.e_phnum;
-    if (!read_at(ret, start_addr + header.e_phoff, ret->phdrs,
-                 header.e_phnum * sizeof(Elf64_Phdr)))
+    if (!read_at(ret, start_addr + header.e_phoff, ret->phdrs, header.e_phnum * sizeof(Elf64_Phdr)))
         return false;
     for (unsigned i = 0; i < ret->n_phdrs; i++) {
         if (ret->phdrs[i].p_type == PT_LOAD && ret->phdrs[i].p_offset == 0) {
@@ -112,7 +111,7 @@ static bool symbol_is(const struct image *image, const struct dynamic *dynamic, 
 /* The GNU hash table: four words, the bloom filter, buckets, and a chain whose last hash has its
  * lowest bit set. */
 bool tm_mapped_elf_find_export(tm_target *target, uint64_t start_addr, const char *name,
-                          uint64_t *ret_addr)
+                               uint64_t *ret_addr)
 {
     struct image image;
     struct dynamic dynamic;

@@ -17,8 +17,8 @@ bool tm_payload_has_name(const struct tm_module *module)
 {
     const char *slash = strrchr(module->path, '/');
     const char *name = slash != NULL ? slash + 1 : module->path;
-    return strstr(name, "memfd:" TM_MEMFD_PREFIX) != NULL || fnmatch("*tm-payload*", name, 0) == 0 ||
-           fnmatch("*pytracemalloc*", name, 0) == 0;
+    return strstr(name, "memfd:" TM_MEMFD_PREFIX) != NULL ||
+           fnmatch("*tm-payload*", name, 0) == 0 || fnmatch("*pytracemalloc*", name, 0) == 0;
 }
 
 /* In memory first: only who has capabilities can open the file of a memfd that is mapped. */

@@ -28,8 +28,9 @@ bool tm_target_read(tm_target *target, uint64_t addr, void *buffer, size_t n_byt
     if (n == n_bytes)
         return true;
     g_set_error(error, TM_INSPECT_ERROR, TM_INSPECT_ERROR_FORMAT,
-                "%s at 0x%" G_GINT64_MODIFIER "x cannot be read: the memory at 0x%"
-                G_GINT64_MODIFIER "x is not there", what, addr, addr + n);
+                "%s at 0x%" G_GINT64_MODIFIER
+                "x cannot be read: the memory at 0x%" G_GINT64_MODIFIER "x is not there",
+                what, addr, addr + n);
     return false;
 }
 
@@ -96,7 +97,8 @@ static void read_stat(pid_t pid, struct tm_target_facts *ret)
         return;
     ret->ppid = g_ascii_strtoll(fields[2], NULL, 10);
     int64_t ticks = g_ascii_strtoll(fields[20], NULL, 10);
-    ret->start_time_ns = now_ns(CLOCK_REALTIME) - now_ns(CLOCK_BOOTTIME) + ticks * (1000000000 / hz);
+    ret->start_time_ns =
+        now_ns(CLOCK_REALTIME) - now_ns(CLOCK_BOOTTIME) + ticks * (1000000000 / hz);
 }
 
 static void read_facts(pid_t pid, const struct tm_process *process, struct tm_target_facts *ret)
@@ -142,9 +144,8 @@ tm_target *tm_target_live(pid_t pid, GError **error)
     /* Reading maps and reading memory are two permissions: say so now, and not at the first table
      * as if that were missing. */
     char byte;
-    ssize_t n = modules->count > 0
-                    ? live_read_some(self->data, modules->items[0].start_addr, &byte, 1)
-                    : 1;
+    ssize_t n =
+        modules->count > 0 ? live_read_some(self->data, modules->items[0].start_addr, &byte, 1) : 1;
     if (n < 0) {
         tm_inspect_set_errno(error, (int)-n, "the memory of process %d cannot be read", (int)pid);
         tm_target_free(self);

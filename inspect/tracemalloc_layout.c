@@ -26,8 +26,7 @@ static bool find_fields(tm_debug_info *info, const struct wanted *wanted, size_t
 static bool find_tables(tm_debug_info *info, struct tm_tracemalloc_layout *ret, GError **error)
 {
     /* Up to 3.8 the number of buckets has another name, and entries hold no pointers. */
-    ret->inline_data =
-        !tm_debug_info_field(info, "_Py_hashtable_entry_t", "key", &ret->entry_key);
+    ret->inline_data = !tm_debug_info_field(info, "_Py_hashtable_entry_t", "key", &ret->entry_key);
     const struct wanted common[] = {
         {"_Py_hashtable_t", ret->inline_data ? "num_buckets" : "nbuckets", &ret->table_buckets},
         {"_Py_hashtable_t", ret->inline_data ? "entries" : "nentries", &ret->table_entries},
@@ -42,9 +41,8 @@ static bool find_tables(tm_debug_info *info, struct tm_tracemalloc_layout *ret, 
         {"PyASCIIObject", "state.kind", &ret->str_kind},
         {"PyASCIIObject", "state.compact", &ret->str_compact},
         {"PyASCIIObject", "state.ascii", &ret->str_ascii},
-        ret->inline_data
-            ? (struct wanted){"_Py_hashtable_t", "key_size", &ret->table_key_bytes}
-            : (struct wanted){"_Py_hashtable_entry_t", "value", &ret->entry_value},
+        ret->inline_data ? (struct wanted){"_Py_hashtable_t", "key_size", &ret->table_key_bytes}
+                         : (struct wanted){"_Py_hashtable_entry_t", "value", &ret->entry_value},
     };
     return find_fields(info, common, G_N_ELEMENTS(common), error) &&
            tm_debug_info_size(info, "_Py_hashtable_entry_t", &ret->entry_bytes) &&

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* Where the standard library's tracemalloc keeps its tables in a process, and how they are built. */
+/* Where the standard library's tracemalloc keeps its tables in a process, and how they are built.
+ */
 #pragma once
 
 #include <glib.h>
@@ -12,8 +13,8 @@
 struct tm_tracemalloc_layout {
     uint32_t python_hex; /* PY_VERSION_HEX; 0: not known */
     int32_t traceback_limit;
-    uint64_t traces_addr;  /* of the pointer to the table of Python's own traces */
-    uint64_t domains_addr; /* of the pointer to the table of tables; 0: 3.8 has none */
+    uint64_t traces_addr;            /* of the pointer to the table of Python's own traces */
+    uint64_t domains_addr;           /* of the pointer to the table of tables; 0: 3.8 has none */
     uint64_t traced_addr, peak_addr; /* size_t */
     /* _Py_hashtable_t and _Py_hashtable_entry_t */
     bool inline_data; /* 3.8: key and data follow the entry's head */

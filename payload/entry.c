@@ -145,6 +145,30 @@ static void stay_mapped(void)
         pause();
 }
 
+/*
+ * The loader knows us as /proc/self/fd/N, which is another file for everyone who reads the list of
+ * libraries from outside: gdb would open its own descriptor N, and wait for ever if that is a pipe.
+ * So the name is overwritten, in the loader's own string, by one that no file has. It stays unique,
+ * as the loader finds libraries by it.
+ */
+static void change_name(void)
+{
+    static const char old[] = "/proc/self/fd/";
+    static const char digits[] = "0123456789abcdef";
+    Dl_info info;
+
+    if (!dladdr((void *)(uintptr_t)tm_payload_start, &info) || info.dli_fname == NULL ||
+        strncmp(info.dli_fname, old, strlen(old)) != 0)
+        return;
+    char name[64] = "/memfd:" TM_MEMFD_PREFIX;
+    size_t n_bytes = strlen(name);
+    for (int shift = 44; shift >= 0; shift -= 4)
+        name[n_bytes++] = digits[(uint64_t)(uintptr_t)&tm_state_export >> shift & 15];
+    name[n_bytes++] = '\0';
+    if (strlen(info.dli_fname) + 1 >= n_bytes)
+        memcpy((char *)(uintptr_t)info.dli_fname, name, n_bytes);
+}
+
 static void serve(struct tm_boot *boot)
 {
     tm_state_export.pid = getpid();
@@ -203,6 +227,7 @@ void tm_payload_start(struct tm_boot *boot)
     prctl(PR_SET_NAME, "tm-agent");
     if (!prepare(boot))
         return;
+    change_name();
     bool up = set_up_engine(boot);
     if (up)
         serve(boot);

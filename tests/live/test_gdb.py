@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: MIT
+"""The gdb commands, in Debian's gdb, on a stopped process and on a core."""
+import os
+import re
+import signal
+
+import pytest
+
+from passive import gdb, make_core, whole
+from tms import File
+from tools import must, snapshot, tm_attach
+from victim import marked_line, read_status, wait_until
+
+pytestmark = pytest.mark.pythons(low=(3, 6), high=(3, 13))
+
+SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "scripts", "gdb",
+                      "tm.py")
+QUIET = ("--delay", 0, "--memory-threshold", 0, "--traceback-limit", 10)
+LEAK = "_victim.py:%d" % marked_line("_victim.py", "LEAK")
+COMMANDS = ("tm-attach", "tm-block", "tm-diff", "tm-help", "tm-snapshot", "tm-status", "tm-top")
+
+
+def tm_gdb(*words, **options):
+    return gdb("-x", SCRIPT, *words, **options)
+
+
+@pytest.fixture
+def traced(start_victim, tmp_path):
+    def start(python, script="reads.py"):
+        victim = start_victim(python, script)
+        victim.prepare(500)
+        must(tm_attach(*(QUIET + (victim.pid,)), cwd=tmp_path))
+        victim.leak(500, 1000)
+        victim.wait_until_blocked()
+        return victim
+    return start
+
+
+def test_stopped_process_and_core_equal_the_agents(python, traced, tmp_path):
+    victim = traced(python)
+    agent = File(snapshot(victim, tmp_path))
+    out = tm_gdb("-p", victim.pid, "-ex", "tm-snapshot live.tms", "-ex", "tm-top 1", cwd=tmp_path)
+    assert str(tmp_path / "live.tms") in out, out
+    assert LEAK in out, out
+    core = make_core(victim.pid, tmp_path / "core")
+    out = tm_gdb(python.path, core, "-ex", "tm-snapshot core.tms", "-ex", "tm-status",
+                 "-ex", "tm-attach", cwd=tmp_path)
+    assert "core %s" % core in out and "a core file cannot be traced" in out, out
+    assert whole(agent) == whole(File(tmp_path / "live.tms")) == whole(File(tmp_path / "core.tms"))
+    must(tm_attach("--detach", victim.pid))
+    victim.assert_advances()
+
+
+def test_stopped_inside_malloc(any_python, traced, tmp_path):
+    victim = traced(any_python)
+    feed = ("python with open('/proc/%d/fd/0' % gdb.selected_inferior().pid, 'w') as f: "
+            "print('leak 500 5000', file=f)")
+    out = tm_gdb("-p", victim.pid, "-ex", "tbreak malloc", "-ex", feed, "-ex", "continue",
+                 "-ex", "tm-snapshot m.tms", "-ex", "bt 1", cwd=tmp_path)
+    assert re.search(r"#0 .*malloc", out), out
+    assert len(whole(File(tmp_path / "m.tms"))) >= 500
+    victim.expect("leaked")
+    victim.assert_advances()
+
+
+def test_block_by_any_pointer_into_it(any_python, traced, tmp_path):
+    victim = traced(any_python)
+    biggest = max((t for t in File(snapshot(victim, tmp_path)).traces if t.size < 5000),
+                  key=lambda trace: trace.size)
+    for offset in (0, 1, biggest.size - 1):
+        out = tm_gdb("-p", victim.pid, "-ex", "tm-block %#x + %d" % (biggest.address, offset))
+        assert "memory block %#x: %d B" % (biggest.address, biggest.size) in out, out
+        assert "Traceback (most recent call first):" in out
+    assert "has no memory block at 0x10" in tm_gdb("-p", victim.pid, "-ex", "tm-block 16")
+
+
+def test_mistakes_are_one_line(any_python, traced, tmp_path):
+    victim = traced(any_python)
+    cases = {"tm-top none": "is not a number of lines", "tm-top 1 2": "usage: tm-top",
+             "tm-diff a": "usage: tm-diff A B", "tm-diff no.tms none.tms": "No such file",
+             "tm-block": "usage: tm-block", "tm-block nothing_of_this_name": "No symbol",
+             "tm-snapshot /nowhere/x.tms": "No such file", "tm-snapshot a b": "usage: tm-snapshot",
+             "tm-status now": "usage: tm-status"}
+    words = []
+    for command in cases:
+        words += ["-ex", "echo <\\n", "-ex", command]
+    out = tm_gdb("-p", victim.pid, *words, cwd=tmp_path)
+    assert "Traceback" not in out and "Error occurred" not in out, out
+    answers = out.split("<\n")[1:]
+    for (command, message), answer in zip(cases.items(), answers):
+        assert message in answer, (command, answer)
+
+
+def test_without_a_program(tmp_path):
+    for command in ("tm-snapshot", "tm-top", "tm-status", "tm-attach", "tm-block 1"):
+        out = tm_gdb("-ex", command, cwd=tmp_path)
+        assert "there is no process and no core file" in out and "Traceback" not in out, out
+    out = tm_gdb("-ex", "tm-help", "-ex", "complete tm-")
+    for command in COMMANDS:
+        assert command in out.split("debug information.")[1], out
+    assert "tm-snapshot" in tm_gdb("-ex", "help data")
+
+
+def test_attach_from_gdb(any_python, start_victim, tmp_path):
+    victim = start_victim(any_python, "sleeps.py")
+    victim.prepare(100)
+    out = tm_gdb("-p", victim.pid, "-ex", "tm-attach --delay 0 --memory-threshold 0",
+                 "-ex", "info threads", cwd=tmp_path)
+    assert "tracing Python" in out and "tm-agent" in out, out
+    victim.leak(100, 1000)
+    assert LEAK in tm_gdb("-p", victim.pid, "-ex", "tm-top 1")
+    must(tm_attach("--detach", victim.pid))
+    victim.assert_advances()
+
+
+def test_attach_is_refused_after_a_crash(any_python, start_victim):
+    victim = start_victim(any_python, "reads.py")
+    kill = "python import os; os.kill(gdb.selected_inferior().pid, %d)" % signal.SIGSEGV
+    out = tm_gdb("-p", victim.pid, "-ex", kill, "-ex", "continue", "-ex", "tm-attach",
+                 "-ex", "signal 0 &")
+    assert "was stopped by SIGSEGV" in out, out
+    assert "tm-agent" not in out
+    wait_until(lambda: read_status(victim.pid)["TracerPid"] == "0", "gdb to leave")

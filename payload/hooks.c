@@ -25,8 +25,9 @@ static bool displaced;                             /* GIL */
 
 static bool same_functions(const struct tm_py_allocator *a, const struct tm_py_allocator *b)
 {
-    return a->malloc == b->malloc && a->calloc == b->calloc && a->realloc == b->realloc &&
-           a->free == b->free;
+    /* No calloc where Python has none (up to 3.4). */
+    bool same_calloc = a->calloc == b->calloc || a->calloc == NULL || b->calloc == NULL;
+    return a->malloc == b->malloc && same_calloc && a->realloc == b->realloc && a->free == b->free;
 }
 
 bool tm_hooks_setup(void)
@@ -162,8 +163,15 @@ enum tm_unhook tm_hooks_remove(void)
     }
     for (int domain = 0; domain < TM_PY_DOMAINS; domain++)
         tm_py.PyMem_SetAllocator(domain, &tm_hooks_below[domain]);
-    installed = displaced; /* then look for them before they are put in again */
-    return displaced ? TM_UNHOOK_INERT : TM_UNHOOK_RESTORED;
+    /* Redirected functions (payload/redirect.h) may have to stay redirected. */
+    bool stuck = false;
+    for (int domain = 0; domain < TM_PY_DOMAINS && !displaced; domain++) {
+        struct tm_py_allocator now;
+        tm_py.PyMem_GetAllocator(domain, &now);
+        stuck = stuck || !same_functions(&now, &tm_hooks_below[domain]);
+    }
+    installed = displaced || stuck; /* then look for them before they are put in again */
+    return installed ? TM_UNHOOK_INERT : TM_UNHOOK_RESTORED;
 }
 
 static void set_mode(uintptr_t mode)

@@ -67,11 +67,15 @@ def leak(count, size_bytes, keep):
 
 
 def allocators():
-    """The functions and contexts of the three domains as hexadecimal words."""
+    """The functions and contexts of the three domains as hexadecimal words; of a Python that has
+    none, the first bytes of the functions that allocate."""
     try:
         get = ctypes.pythonapi.PyMem_GetAllocator
     except AttributeError:
-        return []
+        functions = [getattr(ctypes.pythonapi, name)
+                     for name in ("PyObject_Malloc", "PyObject_Realloc", "PyObject_Free")]
+        return ["".join("%02x" % byte for byte in bytearray(
+            ctypes.string_at(ctypes.cast(function, ctypes.c_void_p), 16))) for function in functions]
     words = []
     for domain in range(3):
         # ctx, malloc, calloc (3.5 and later), realloc, free; room for more.

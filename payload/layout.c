@@ -68,6 +68,48 @@ static bool same_offsets(const struct tm_layout *a, const struct tm_layout *b)
     return memcmp((const char *)a + start, (const char *)b + start, sizeof(*a) - start) == 0;
 }
 
+/* The DWARF of the very interpreter, and what it does not tell from the table (e.g. the layout of
+ * 2.7's str, which another compilation unit may hold). */
+static struct tm_layout merge(const struct tm_layout *dwarf, const struct tm_layout *row)
+{
+    struct tm_layout merged = *dwarf;
+    int32_t *field = &merged.tstate_frame;
+    const int32_t *known = &row->tstate_frame;
+    size_t n = (sizeof(merged) - offsetof(struct tm_layout, tstate_frame)) / sizeof(*field);
+
+    if (row->source == TM_LAYOUT_NONE)
+        return merged;
+    for (size_t i = 0; i < n; i++)
+        if (field[i] == TM_NO_FIELD)
+            field[i] = known[i];
+    return merged;
+}
+
+/* Every field that is read without a further look is there. */
+static bool is_whole(const struct tm_layout *l)
+{
+    const int32_t always[] = {l->tstate_interp, l->tstate_thread_id, l->code_filename,
+                              l->code_name,     l->code_firstlineno, l->ascii_length,
+                              l->ascii_size,    l->object_type};
+    const int32_t objects[] = {l->tstate_frame, l->frame_back, l->frame_code, l->frame_lasti};
+    const int32_t interpreter[] = {l->iframe_code,   l->iframe_previous,    l->iframe_instr,
+                                   l->iframe_owner,  l->code_adaptive,      l->code_nbytes_size,
+                                   l->code_qualname, l->code_firsttraceable};
+    bool whole = true;
+
+    for (size_t i = 0; i < sizeof(always) / sizeof(always[0]); i++)
+        whole = whole && always[i] != TM_NO_FIELD;
+    if (l->tstate_frame != TM_NO_FIELD) {
+        for (size_t i = 0; i < sizeof(objects) / sizeof(objects[0]); i++)
+            whole = whole && objects[i] != TM_NO_FIELD;
+        return whole;
+    }
+    for (size_t i = 0; i < sizeof(interpreter) / sizeof(interpreter[0]); i++)
+        whole = whole && interpreter[i] != TM_NO_FIELD;
+    return whole && (l->tstate_current_frame != TM_NO_FIELD ||
+                     (l->tstate_cframe != TM_NO_FIELD && l->cframe_current_frame != TM_NO_FIELD));
+}
+
 bool tm_layout_choose(const struct tm_layout *dwarf, char *message, size_t message_bytes)
 {
     uint32_t version = tm_py.version_hex >> 16;
@@ -79,13 +121,21 @@ bool tm_layout_choose(const struct tm_layout *dwarf, char *message, size_t messa
         }
     tm_layout_table_index = -1;
     if (dwarf != NULL && dwarf->source == TM_LAYOUT_DWARF && dwarf->py_version == version)
-        chosen = *dwarf;
+        chosen = merge(dwarf, &chosen);
     if (chosen.source == TM_LAYOUT_TABLE)
         apply_debug_offsets(&chosen);
     if (chosen.source == TM_LAYOUT_NONE) {
         snprintf(message, message_bytes,
                  "the frame layout of Python %s is not known; tm knows CPython 2.7 and 3.3 to 3.13",
                  tm_py.version);
+        return false;
+    }
+    if (!is_whole(&chosen)) {
+        snprintf(
+            message, message_bytes,
+            "the struct layouts of Python %s are not whole: its debug information does not tell "
+            "all that tracing reads",
+            tm_py.version);
         return false;
     }
     tm_layout = chosen;
@@ -210,8 +260,8 @@ static bool check_once(tm_py_object *frames)
 bool tm_layout_check(char *message, size_t message_bytes)
 {
     bool same = false;
-    /* Asking for frames makes objects, and up to 3.11 that may run the garbage collector, finalizers
-     * and so other threads: a difference counts when it stays. */
+    /* Asking for frames makes objects, and up to 3.11 that may run the garbage collector,
+     * finalizers and so other threads: a difference counts when it stays. */
     for (int attempt = 0; attempt < CHECK_ATTEMPTS && !same; attempt++) {
         tm_py_object *frames = tm_py.PyThread_CurrentFrames();
         if (frames == NULL) {

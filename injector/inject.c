@@ -170,6 +170,11 @@ static void set_work_error(const struct tm_look *look, const struct tm_work_repo
                     "was put back where it was; please report this", (int)report->tid, pid,
                     report->error_number);
         break;
+    case TM_WORK_SECCOMP:
+        g_set_error(error, TM_ATTACH_ERROR, TM_ATTACH_ERROR_SECCOMP,
+                    "a seccomp filter of process %d would end it at system call %d, which an "
+                    "attach needs; allow that call in the filter", pid, report->error_number);
+        break;
     case TM_WORK_UNFINISHED:
         g_set_error(error, TM_ATTACH_ERROR, TM_ATTACH_ERROR_INTERNAL,
                     "the worker that was attaching to process %d was killed; try again", pid);

@@ -8,6 +8,7 @@ add_library(tm-inject STATIC
     inject_libc.c
     inject_look.c
     inject_safe.c
+    inject_seccomp.c
     inject_step.c
     inject_stub_x86_64.c
     inject_tracee.c

@@ -92,6 +92,9 @@ bool tm_inject_libc_find(tm_modules *modules, struct tm_inject_libc *ret, GError
     struct tm_inject_libc self = {.dlopen_flags = RTLD_NOW | RTLD_LOCAL};
     self.libc = find_libc(modules, &self.is_musl);
     self.ldso = find_ldso(modules);
+    /* musl is its own dynamic linker, under whichever of its names it was mapped. */
+    if (self.is_musl)
+        self.ldso = self.libc;
     if (self.libc == NULL || self.ldso == NULL) {
         g_set_error(error, TM_ATTACH_ERROR, TM_ATTACH_ERROR_STATIC,
                     "process %d is statically linked (no libc is mapped in it), so that nothing "

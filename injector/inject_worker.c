@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "injector/errors.h"
+#include "injector/inject_seccomp.h"
 #include "injector/inject_step.h"
 #include "inspect/memory.h"
 #include "inspect/process.h"
@@ -217,8 +218,14 @@ static enum tm_work_result try_thread(struct worker *self, pid_t tid)
     if (tm_arch_get_regs(tid, &regs) == 0) {
         enum tm_verdict verdict = judge(self, &regs);
         self->report->verdicts[verdict]++;
-        if (verdict == TM_VERDICT_SAFE)
+        long number = -1;
+        if (verdict == TM_VERDICT_SAFE && self->work->keep_syscall &&
+            !tm_seccomp_allows(tid, &number)) {
+            self->report->error_number = (int)number;
+            result = TM_WORK_SECCOMP;
+        } else if (verdict == TM_VERDICT_SAFE) {
             result = borrow(self, &tracee, &regs);
+        }
     }
     tm_tracee_detach(&tracee);
     count_stop(self, &tracee, waited_before_ns);

@@ -25,6 +25,7 @@ enum tm_work_result {
     TM_WORK_STUCK_CALL,   /* the call did not come back; it may still be carried out */
     TM_WORK_CRASHED,
     TM_WORK_GONE,
+    TM_WORK_SECCOMP, /* a filter would end the process at system call error_number */
 };
 
 struct tm_work_report {

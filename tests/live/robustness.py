@@ -274,10 +274,10 @@ sys.stdin.read()
     return "refused, status 50; attached afterwards"
 
 
-@case("states", "stopped (SIGSTOP), continued in the middle", True)
+@case("states", "stopped (SIGSTOP, Ctrl-Z), continued in the middle", True)
 def continued(b):
     for number in (signal.SIGSTOP, signal.SIGTSTP):
-        victim = b.start("blocked.py", "event")
+        victim = b.hostile("group")
         os.kill(victim.pid, number)
         wait_until(lambda: read_status(victim.pid)["State"][0] == "T", "the stop")
         timer = threading.Timer(0.4, os.kill, (victim.pid, signal.SIGCONT))
@@ -797,6 +797,15 @@ def seccomp_ptrace(b):
 def seccomp_memfd(b):
     victim = b.hostile("seccomp-memfd-alone")
     said = b.refused(victim.pid, 52, "memfd_create")
+    victim.assert_advances()
+    return said
+
+
+@case("elsewhere", "a seccomp filter that ends the process at memfd_create", True)
+def seccomp_kill(b):
+    need_root()
+    victim = b.hostile("seccomp-kill-alone")
+    said = b.refused(victim.pid, 34, "seccomp", "319")
     victim.assert_advances()
     return said
 

@@ -75,6 +75,13 @@ def lock():
     mine.acquire()
 
 
+def group():
+    """In a process group of its own, where Ctrl-Z has an effect although there is no shell."""
+    os.setpgrp()
+    ready(2)
+    threading.Event().wait()
+
+
 def churn():
     # The main thread allocates too, and never comes back.
     ready(2 + 8)
@@ -241,7 +248,7 @@ def leader_gone():
 
 ERRNO, KILL = 0x00050001, 0x80000000  # SECCOMP_RET_ERRNO | EPERM, SECCOMP_RET_KILL_PROCESS
 KINDS = {
-    "busy-alone": busy_alone, "recv": recv, "lock": lock, "churn": churn, "vfork": vfork,
+    "busy-alone": busy_alone, "recv": recv, "lock": lock, "group": group, "churn": churn, "vfork": vfork,
     "gil-alone": gil_alone, "storm": storm, "altstack-alone": stack, "flood-alone": flood,
     "finalizing-alone": finalizing, "sub": sub, "many": many, "nofile-alone": nofile,
     "signals-alone": signals_alone, "non-dumpable-alone": non_dumpable,

@@ -89,13 +89,69 @@ static size_t decode_text(uint64_t str, int shift, char *buf, size_t buf_bytes)
     return used;
 }
 
+/* How many bytes at `text` are one character in UTF-8 (not of a surrogate); 0: they are none. */
+static size_t utf8_char_bytes(const uint8_t *text, size_t left)
+{
+    size_t n = text[0] < 0x80 ? 1 : text[0] < 0xc2 ? 0 : text[0] < 0xe0 ? 2 : text[0] < 0xf0 ? 3 : 4;
+    if (n > left || text[0] > 0xf4)
+        return 0;
+    for (size_t i = 1; i < n; i++)
+        if ((text[i] & 0xc0) != 0x80)
+            return 0;
+    if ((text[0] == 0xe0 && text[1] < 0xa0) || (text[0] == 0xed && text[1] > 0x9f) ||
+        (text[0] == 0xf0 && text[1] < 0x90) || (text[0] == 0xf4 && text[1] > 0x8f))
+        return 0;
+    return n;
+}
+
+/* The bytes of a 2.7 str, as Python 3 decodes file names: what is no UTF-8 becomes U+DC80 to
+ * U+DCFF. */
+static size_t escape_bytes(uint64_t str, char *buf, size_t buf_bytes)
+{
+    size_t length = tm_frames_load(str + (uint32_t)tm_layout.ascii_length);
+    const uint8_t *text = (const uint8_t *)str + tm_layout.ascii_size;
+    size_t used = 0;
+    for (size_t i = 0; i < length;) {
+        size_t n = utf8_char_bytes(text + i, length - i);
+        if (n == 0) {
+            size_t n_bytes = put_utf8(0xdc00u + text[i], buf + used, buf_bytes - used);
+            if (n_bytes == 0)
+                break;
+            used += n_bytes;
+            i++;
+            continue;
+        }
+        if (n > buf_bytes - used)
+            break;
+        memcpy(buf + used, text + i, n);
+        used += n;
+        i += n;
+    }
+    return used;
+}
+
 size_t tm_code_text(uint64_t str, char *buf, size_t buf_bytes)
 {
+    if (tm_layout.ascii_state == TM_NO_FIELD)
+        return escape_bytes(str, buf, buf_bytes);
     size_t n_bytes = decode_text(str, state_shift, buf, buf_bytes);
     return n_bytes == SIZE_MAX ? 0 : n_bytes;
 }
 
-bool tm_code_setup(char *message, size_t message_bytes)
+/* 2.7: file names are str, which are bytes there. */
+static bool check_bytes(void)
+{
+    static const char sample[] = "caf\xc3\xa9 \xe9.py", expected[] = "caf\xc3\xa9 \xed\xb3\xa9.py";
+    char text[32];
+    tm_py_object *str = tm_py.PyString_FromString ? tm_py.PyString_FromString(sample) : NULL;
+    if (str == NULL)
+        return false;
+    size_t n_bytes = escape_bytes((uint64_t)str, text, sizeof(text));
+    tm_py.Py_DecRef(str);
+    return n_bytes == sizeof(expected) - 1 && memcmp(text, expected, n_bytes) == 0;
+}
+
+static bool find_state_shift(void)
 {
     static const char *const samples[] = {"ascii", "caf\xc3\xa9", "\xe2\x82\xac uro",
                                           "\xf0\x9f\x90\x8d snake"};
@@ -116,6 +172,13 @@ bool tm_code_setup(char *message, size_t message_bytes)
             return true;
         }
     }
+    return false;
+}
+
+bool tm_code_setup(char *message, size_t message_bytes)
+{
+    if (tm_layout.ascii_state == TM_NO_FIELD ? check_bytes() : find_state_shift())
+        return true;
     snprintf(message, message_bytes, "str objects of Python %s are not laid out as expected",
              tm_py.version);
     return false;

@@ -96,6 +96,14 @@ static bool set_up_engine(struct tm_boot *boot)
         return false;
     }
     atomic_store(&boot->phase, TM_BOOT_WAIT_GIL);
+    if (tm_gil_make(timeout_ms(boot)) < 0) {
+        snprintf(message, sizeof(message),
+                 "the program has no GIL, because it never started a thread, and executed no Python "
+                 "for %llu ms that could make one; try again when it is busy",
+                 (unsigned long long)timeout_ms(boot));
+        fail(boot, TM_BOOT_E_GIL, message);
+        return false;
+    }
     status = tm_gil_take_bounded(timeout_ms(boot), give_up, boot, &gil);
     if (status == -EAGAIN)
         fail(boot, TM_BOOT_E_RESOURCE, "the process cannot have one more thread");
@@ -233,8 +241,12 @@ void tm_payload_start(struct tm_boot *boot)
         serve(boot);
     tm_agent_done(&agent);
     pthread_key_delete(exit_key);
-    if (!up)
+    if (!up) {
+        /* The main thread may be on its way into our pending call, or out of it. */
+        if (tm_gil_call_is_queued())
+            stay_mapped();
         return;
+    }
     atomic_store(&boot->phase, TM_BOOT_ENDED);
     if (!agent.may_unload)
         stay_mapped();

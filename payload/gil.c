@@ -24,6 +24,47 @@ struct watch {
  * still looks. There is one agent, and it starts once. */
 static struct watch watch;
 
+/* ---- making it ---- */
+
+#define MAKE_POLL_NS 1000000
+#define FIRST_WITH_GIL_ALWAYS 0x03070000
+
+static _Atomic bool call_queued;
+
+static int make_on_main_thread(void *unused)
+{
+    (void)unused;
+    tm_py.PyEval_InitThreads();
+    return 0;
+}
+
+static bool gil_exists(void)
+{
+    return tm_py.version_hex >= FIRST_WITH_GIL_ALWAYS || tm_py.PyEval_ThreadsInitialized == NULL ||
+           tm_py.PyEval_InitThreads == NULL || tm_py.PyEval_ThreadsInitialized();
+}
+
+int tm_gil_make(uint64_t timeout_ms)
+{
+    uint64_t end_ns = tm_clock_after_ms(tm_clock_monotonic_ns(), timeout_ms);
+    struct timespec pause_time = {.tv_nsec = MAKE_POLL_NS};
+
+    while (!gil_exists()) {
+        /* The queue may be full, or locked for a moment. */
+        if (!atomic_load(&call_queued) && tm_py.Py_AddPendingCall(make_on_main_thread, NULL) == 0)
+            atomic_store(&call_queued, true);
+        if (tm_clock_monotonic_ns() >= end_ns)
+            return -ETIMEDOUT;
+        nanosleep(&pause_time, NULL);
+    }
+    return 0;
+}
+
+bool tm_gil_call_is_queued(void)
+{
+    return atomic_load(&call_queued);
+}
+
 int tm_gil_take(int *ret_state)
 {
     if (!tm_py.Py_IsInitialized() || (tm_py.Py_IsFinalizing && tm_py.Py_IsFinalizing()))

@@ -11,6 +11,15 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/*
+ * Up to 3.6 a program that has never started a thread has no GIL: PyGILState_Ensure would let this
+ * thread run beside the main one. There the main thread is asked, by a pending call, to make the
+ * GIL, as it does when it starts its first thread. -ETIMEDOUT: it executes no Python now. No GIL.
+ */
+int tm_gil_make(uint64_t timeout_ms);
+/* True where the main thread may still call into the payload: it must stay mapped. */
+bool tm_gil_call_is_queued(void);
+
 /* 0 with *ret_state for tm_gil_drop, or -ENODEV where the interpreter is not up or goes down. Waits
  * as long as it takes. */
 int tm_gil_take(int *ret_state);

@@ -25,8 +25,9 @@ static bool displaced;                             /* GIL */
 
 static bool same_functions(const struct tm_py_allocator *a, const struct tm_py_allocator *b)
 {
-    return a->malloc == b->malloc && a->calloc == b->calloc && a->realloc == b->realloc &&
-           a->free == b->free;
+    /* No calloc where Python has none (up to 3.4). */
+    bool same_calloc = a->calloc == b->calloc || a->calloc == NULL || b->calloc == NULL;
+    return a->malloc == b->malloc && same_calloc && a->realloc == b->realloc && a->free == b->free;
 }
 
 bool tm_hooks_setup(void)

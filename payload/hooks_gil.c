@@ -394,6 +394,7 @@ TM_ALWAYS_INLINE void sample_free(uint32_t domain, void *block)
 
 DEFINE_BOTH(slow, any, )
 DEFINE_BOTH(sample, sample, )
+DEFINE_BOTH(fast, v3_3, ROW(3_3))
 DEFINE_BOTH(fast, v3_6, ROW(3_6))
 DEFINE_BOTH(fast, v3_7, ROW(3_7))
 DEFINE_BOTH(fast, v3_8, ROW(3_8))
@@ -413,6 +414,8 @@ DEFINE_BOTH(fast, v3_13, ROW(3_13))
 static const struct tm_py_allocator any_hooks[2] = HOOKS(any);
 static const struct tm_py_allocator sample_hooks[2] = HOOKS(sample);
 static const struct tm_py_allocator row_hooks[TM_LAYOUT_TABLE_COUNT][2] = {
+    [TM_LAYOUT_2_7] = HOOKS(v3_3),   [TM_LAYOUT_3_3] = HOOKS(v3_3), /* the same frames */
+    [TM_LAYOUT_3_4] = HOOKS(v3_6),   [TM_LAYOUT_3_5] = HOOKS(v3_6),
     [TM_LAYOUT_3_6] = HOOKS(v3_6),   [TM_LAYOUT_3_7] = HOOKS(v3_7),
     [TM_LAYOUT_3_8] = HOOKS(v3_8),   [TM_LAYOUT_3_9] = HOOKS(v3_8), /* the same frames */
     [TM_LAYOUT_3_10] = HOOKS(v3_10), [TM_LAYOUT_3_11] = HOOKS(v3_11),

@@ -84,7 +84,7 @@ bool tm_layout_choose(const struct tm_layout *dwarf, char *message, size_t messa
         apply_debug_offsets(&chosen);
     if (chosen.source == TM_LAYOUT_NONE) {
         snprintf(message, message_bytes,
-                 "the frame layout of Python %s is not known; tm knows CPython 3.6 to 3.13",
+                 "the frame layout of Python %s is not known; tm knows CPython 2.7 and 3.3 to 3.13",
                  tm_py.version);
         return false;
     }

@@ -8,6 +8,10 @@
 #include "format/layout.h"
 
 enum tm_layout_row {
+    TM_LAYOUT_2_7,
+    TM_LAYOUT_3_3,
+    TM_LAYOUT_3_4,
+    TM_LAYOUT_3_5,
     TM_LAYOUT_3_6,
     TM_LAYOUT_3_7,
     TM_LAYOUT_3_8,
@@ -19,6 +23,9 @@ enum tm_layout_row {
     TM_LAYOUT_TABLE_COUNT
 };
 
+/* PyStringObject of 2.7: the length in bytes, and the bytes. There is no state to look at. */
+#define TM_STR_27                                                                                  \
+    .ascii_length = 16, .ascii_state = TM_NO_FIELD, .ascii_size = 36, .compact_size = TM_NO_FIELD
 #define TM_STR_UP_TO_311 .ascii_length = 16, .ascii_state = 32, .ascii_size = 48, .compact_size = 72
 #define TM_STR_SINCE_312 .ascii_length = 16, .ascii_state = 32, .ascii_size = 40, .compact_size = 56
 #define TM_NO_INTERPRETER_FRAME                                                                    \
@@ -36,8 +43,65 @@ enum tm_layout_row {
  * 3.6.15, 3.7.16, 3.8.18, 3.9.18, 3.10.13, 3.11.7, 3.12.1 and 3.13.0 (PyThreadState in
  * Include/pystate.h and Include/cpython/pystate.h, frames in Include/frameobject.h and
  * Include/internal/pycore_frame.h, PyCodeObject in Include/code.h and Include/cpython/code.h).
+ * docs/LAYOUTS.md says where those of 2.7 and 3.3 to 3.5 are from.
  */
 static const struct tm_layout tm_layout_table[] = {
+    [TM_LAYOUT_2_7] = {.py_version = 0x0207,
+                       .tstate_frame = 16,
+                       .tstate_interp = 8,
+                       .tstate_thread_id = 144,
+                       .tstate_next = 0,
+                       .frame_back = 24,
+                       .frame_code = 32,
+                       .frame_lasti = 120,
+                       .code_filename = 80,
+                       .code_name = 88,
+                       .code_firstlineno = 96,
+                       .object_type = 8,
+                       TM_NO_INTERPRETER_FRAME,
+                       TM_STR_27},
+    [TM_LAYOUT_3_3] = {.py_version = 0x0303,
+                       .tstate_frame = 16,
+                       .tstate_interp = 8,
+                       .tstate_thread_id = 144,
+                       .tstate_next = 0,
+                       .frame_back = 24,
+                       .frame_code = 32,
+                       .frame_lasti = 120,
+                       .code_filename = 96,
+                       .code_name = 104,
+                       .code_firstlineno = 112,
+                       .object_type = 8,
+                       TM_NO_INTERPRETER_FRAME,
+                       TM_STR_UP_TO_311},
+    [TM_LAYOUT_3_4] = {.py_version = 0x0304,
+                       .tstate_frame = 24,
+                       .tstate_interp = 16,
+                       .tstate_thread_id = 152,
+                       .tstate_next = 8,
+                       .frame_back = 24,
+                       .frame_code = 32,
+                       .frame_lasti = 120,
+                       .code_filename = 96,
+                       .code_name = 104,
+                       .code_firstlineno = 112,
+                       .object_type = 8,
+                       TM_NO_INTERPRETER_FRAME,
+                       TM_STR_UP_TO_311},
+    [TM_LAYOUT_3_5] = {.py_version = 0x0305,
+                       .tstate_frame = 24,
+                       .tstate_interp = 16,
+                       .tstate_thread_id = 152,
+                       .tstate_next = 8,
+                       .frame_back = 24,
+                       .frame_code = 32,
+                       .frame_lasti = 120,
+                       .code_filename = 96,
+                       .code_name = 104,
+                       .code_firstlineno = 112,
+                       .object_type = 8,
+                       TM_NO_INTERPRETER_FRAME,
+                       TM_STR_UP_TO_311},
     [TM_LAYOUT_3_6] = {.py_version = 0x0306,
                        .tstate_frame = 24,
                        .tstate_interp = 16,

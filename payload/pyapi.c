@@ -47,6 +47,61 @@ static void *find(const char *name)
     return dlsym(python_handle, name);
 }
 
+/* ---- what old versions have in another form ---- */
+
+/* PyMemAllocator of 3.4, and of the patched 2.7 and 3.3. */
+struct four_pointers {
+    void *ctx;
+    void *(*malloc)(void *ctx, size_t size);
+    void *(*realloc)(void *ctx, void *ptr, size_t size);
+    void (*free)(void *ctx, void *ptr);
+};
+
+static void (*get_four)(int domain, struct four_pointers *allocator);
+static void (*set_four)(int domain, struct four_pointers *allocator);
+
+static void get_allocator(int domain, struct tm_py_allocator *allocator)
+{
+    struct four_pointers four = {0};
+    get_four(domain, &four);
+    *allocator = (struct tm_py_allocator){
+        .ctx = four.ctx, .malloc = four.malloc, .realloc = four.realloc, .free = four.free};
+}
+
+static void set_allocator(int domain, struct tm_py_allocator *allocator)
+{
+    struct four_pointers four = {allocator->ctx, allocator->malloc, allocator->realloc,
+                                 allocator->free};
+    set_four(domain, &four);
+}
+
+/* Up to 3.5.1 there is no function that gives the current thread state without a check. */
+static tm_py_tstate *current_tstate(void)
+{
+    return (tm_py_tstate *)__atomic_load_n(tm_py.current_tstate, __ATOMIC_RELAXED);
+}
+
+static bool adapt_old(struct tm_pyapi *api, char *message, size_t message_bytes)
+{
+    if (api->version_hex < 0x03050000) {
+        memcpy(&get_four, &api->PyMem_GetAllocator, sizeof(get_four));
+        memcpy(&set_four, &api->PyMem_SetAllocator, sizeof(set_four));
+        api->PyMem_GetAllocator = get_allocator;
+        api->PyMem_SetAllocator = set_allocator;
+    }
+    if (api->version_hex >= 0x03070000)
+        api->current_tstate = NULL;
+    if (api->UncheckedGet == NULL && api->current_tstate != NULL)
+        api->UncheckedGet = current_tstate;
+    const char *missing = api->UncheckedGet == NULL           ? "_PyThreadState_UncheckedGet"
+                          : api->PyUnicode_FromString == NULL ? "PyUnicode_FromString"
+                                                              : NULL;
+    if (missing == NULL)
+        return true;
+    snprintf(message, message_bytes, "this Python %s does not export %s", api->version, missing);
+    return false;
+}
+
 struct entry {
     void *place; /* of a function pointer in tm_py */
     const char *name;
@@ -96,7 +151,8 @@ static bool parse_version(const char *text)
 
 bool tm_pyapi_load(char *message, size_t message_bytes)
 {
-    if (tm_py.PyMem_SetAllocator != NULL)
+    static bool loaded;
+    if (loaded)
         return true;
     python_handle = RTLD_DEFAULT;
     if (find("Py_GetVersion") == NULL && (python_handle = find_local_libpython()) == NULL) {
@@ -116,12 +172,16 @@ bool tm_pyapi_load(char *message, size_t message_bytes)
         {&api->PyGILState_Ensure, "PyGILState_Ensure", NULL, true},
         {&api->PyGILState_Release, "PyGILState_Release", NULL, true},
         {&api->PyGILState_GetThisThreadState, "PyGILState_GetThisThreadState", NULL, true},
-        {&api->UncheckedGet, "_PyThreadState_UncheckedGet", "PyThreadState_GetUnchecked", true},
+        {&api->UncheckedGet, "_PyThreadState_UncheckedGet", "PyThreadState_GetUnchecked", false},
+        {&api->current_tstate, "_PyThreadState_Current", NULL, false},
+        {&api->PyEval_ThreadsInitialized, "PyEval_ThreadsInitialized", NULL, false},
+        {&api->PyEval_InitThreads, "PyEval_InitThreads", NULL, false},
         {&api->PyMem_GetAllocator, "PyMem_GetAllocator", NULL, true},
         {&api->PyCode_Addr2Line, "PyCode_Addr2Line", NULL, true},
         {&api->PyThread_CurrentFrames, "_PyThread_CurrentFrames", NULL, true},
         {&api->Py_AddPendingCall, "Py_AddPendingCall", NULL, true},
-        {&api->PyUnicode_FromString, "PyUnicode_FromString", NULL, true},
+        {&api->PyUnicode_FromString, "PyUnicode_FromString", "PyUnicodeUCS4_FromString", false},
+        {&api->PyString_FromString, "PyString_FromString", NULL, false},
         {&api->PyEval_GetFrame, "PyEval_GetFrame", NULL, true},
         {&api->PyFrame_GetBack, "PyFrame_GetBack", NULL, false},
         {&api->PyFrame_GetCode, "PyFrame_GetCode", NULL, false},
@@ -141,11 +201,16 @@ bool tm_pyapi_load(char *message, size_t message_bytes)
         {&api->Py_DecRef, "Py_DecRef", NULL, true},
         {&api->none, "_Py_NoneStruct", NULL, true},
         {&api->runtime, "_PyRuntime", NULL, false},
-        /* Last: it says that everything before is there. */
         {&api->PyMem_SetAllocator, "PyMem_SetAllocator", NULL, true},
     };
     if (!load_all(entries, sizeof(entries) / sizeof(entries[0]), message, message_bytes))
         return false;
+    void *ucs2 = find("PyUnicodeUCS2_FromString");
+    if (api->PyUnicode_FromString == NULL)
+        memcpy(&api->PyUnicode_FromString, &ucs2, sizeof(ucs2));
+    if (!adapt_old(api, message, message_bytes))
+        return false;
     tm_tstate_look();
+    loaded = true;
     return true;
 }

@@ -16,7 +16,8 @@ typedef struct tm_py_tstate tm_py_tstate; /* PyThreadState */
 
 enum { TM_PY_DOMAIN_RAW = 0, TM_PY_DOMAIN_MEM = 1, TM_PY_DOMAIN_OBJ = 2, TM_PY_DOMAINS = 3 };
 
-/* PyMemAllocatorEx (3.5 on). 3.4 and patched older ones have no calloc: see hooks.c. */
+/* PyMemAllocatorEx (3.5 on). 3.4 and patched older ones have no calloc, and their
+ * PyMem_GetAllocator gives NULL for it: the functions below pass on four pointers there. */
 struct tm_py_allocator {
     void *ctx;
     void *(*malloc)(void *ctx, size_t size);
@@ -36,13 +37,17 @@ struct tm_pyapi {
     int (*PyGILState_Ensure)(void);
     void (*PyGILState_Release)(int state);
     tm_py_tstate *(*PyGILState_GetThisThreadState)(void);
-    tm_py_tstate *(*UncheckedGet)(void); /* _PyThreadState_UncheckedGet or its successor */
+    tm_py_tstate *(*UncheckedGet)(void); /* _PyThreadState_UncheckedGet, its successor, or ours */
+    const uint64_t *current_tstate; /* &_PyThreadState_Current, exported up to 3.6; else NULL */
+    int (*PyEval_ThreadsInitialized)(void); /* up to 3.12 */
+    void (*PyEval_InitThreads)(void);       /* up to 3.12 */
     void (*PyMem_GetAllocator)(int domain, struct tm_py_allocator *allocator);
     void (*PyMem_SetAllocator)(int domain, struct tm_py_allocator *allocator);
     int (*PyCode_Addr2Line)(tm_py_object *code, int byte_offset);
     tm_py_object *(*PyThread_CurrentFrames)(void); /* _PyThread_CurrentFrames: {id: frame} */
     int (*Py_AddPendingCall)(int (*func)(void *), void *arg);
     tm_py_object *(*PyUnicode_FromString)(const char *);
+    tm_py_object *(*PyString_FromString)(const char *); /* 2.7 */
     tm_py_object *(*PyEval_GetFrame)(void);                /* borrowed */
     tm_py_object *(*PyFrame_GetBack)(tm_py_object *frame); /* since 3.9; new reference */
     tm_py_object *(*PyFrame_GetCode)(tm_py_object *frame); /* since 3.9; new reference */

@@ -118,7 +118,9 @@ void tm_tstate_setup(void)
     if (tstate == 0)
         return;
     if (tm_py.version_hex < 0x030c0000) {
-        tm_tstate_global = decode_global((const uint8_t *)(uintptr_t)tm_py.UncheckedGet);
+        tm_tstate_global = tm_py.current_tstate;
+        if (tm_tstate_global == NULL)
+            tm_tstate_global = decode_global((const uint8_t *)(uintptr_t)tm_py.UncheckedGet);
         if (tm_tstate_global != NULL && *tm_tstate_global == tstate)
             tm_tstate_access = TM_TSTATE_GLOBAL;
         return;

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Finds the Pythons of this machine: TM_PYTHONS, PATH, /usr/bin, pyenv's versions."""
+"""Finds the Pythons of this machine: TM_PYTHONS, PATH, /usr/bin, pyenv's versions; and those that
+have this project's patch: TM_PYTHON_PATCHED_27, TM_PYTHON_PATCHED_33."""
 import glob
 import json
 import os
@@ -13,21 +14,28 @@ try:
     gil_disabled = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 except ImportError:
     gil_disabled = False
+try:
+    import ctypes
+    api = hasattr(ctypes.pythonapi, "PyMem_SetAllocator")
+except ImportError:
+    api = sys.version_info >= (3, 4)
 print(json.dumps([list(sys.version_info[:3]), os.path.realpath(sys.executable),
                   platform.python_implementation(), gil_disabled,
-                  sys.version_info[3]]))
+                  sys.version_info[3], api]))
 """
 
 _NAME = re.compile(r"python(\d+(\.\d+)*t?)?$")
 
 
 class Python:
-    """One interpreter: path, version as a tuple of three, name for test ids."""
+    """One interpreter: path, version as a tuple of three, name for test ids. has_api: it exports
+    PyMem_SetAllocator, as 3.4 and later do, and older ones with the patch."""
 
-    def __init__(self, path, version, origin, free_threaded):
+    def __init__(self, path, version, origin, free_threaded, has_api=True):
         self.path = path
         self.version = tuple(version)
         self.free_threaded = free_threaded
+        self.has_api = has_api
         self.name = "%d.%d.%d%s-%s" % (self.version + ("t" if free_threaded else "", origin))
 
     def __repr__(self):
@@ -37,7 +45,10 @@ class Python:
 def _candidates():
     """Yields (path, origin). A folder that is not there gives nothing."""
     for path in os.environ.get("TM_PYTHONS", "").replace(":", " ").split():
-        yield path, "given"
+            yield path, "given"
+    for variable in ("TM_PYTHON_PATCHED_27", "TM_PYTHON_PATCHED_33"):
+        if os.environ.get(variable):
+            yield os.environ[variable], "patched"
     root = os.environ.get("PYENV_ROOT") or os.path.expanduser("~/.pyenv")
     for path in sorted(glob.glob(os.path.join(root, "versions", "*", "bin", "python"))):
         yield path, "pyenv"
@@ -61,10 +72,10 @@ def find_pythons():
         try:
             out = subprocess.run([path, "-c", _PROBE], stdout=subprocess.PIPE,
                                  stderr=subprocess.DEVNULL, timeout=60, check=True).stdout
-            version, real, implementation, free_threaded, level = json.loads(out.decode())
+            version, real, implementation, free_threaded, level, api = json.loads(out.decode())
         except (OSError, ValueError, subprocess.SubprocessError):
             continue
         if implementation != "CPython" or level != "final" or real in found:
             continue
-        found[real] = Python(path, version, origin, free_threaded)
+        found[real] = Python(path, version, origin, free_threaded, api)
     return sorted(found.values(), key=lambda p: (p.version, p.name))

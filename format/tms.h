@@ -150,6 +150,7 @@ _Static_assert(sizeof(struct tms_end) == 24, ".tms format");
  *   traceback_limit*  traces* (0/1)  domains ("raw,mem,obj")
  *   enabled_ns (CLOCK_REALTIME when tracing was enabled)
  *   sample_bytes (0: every block; else the mean bytes between two samples)
+ *   unseen (what of the program's memory this way of tracing cannot see; absent: nothing)
  *   dropped  counter (of the session's snapshots, from 1)  pause_ns  tool ("tm 0.1.0")
  *   reason ("delay", "memory", "request", "exit", "passive", "api")
  *   restarts, restart_lost_blocks (how often another tool had taken the hooks out in this session,

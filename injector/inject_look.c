@@ -174,6 +174,18 @@ static bool check_program(tm_look *self, GError **error)
     return true;
 }
 
+/*
+ * A 2.7 without the allocator API: the payload redirects PyObject_Malloc and its kin. Calls of an
+ * exported function of a shared library go through its entry. Inside an executable the compiler may
+ * have put the function's first lines into its callers (and does, with link-time optimization), and
+ * what went past the entry would be wrong numbers.
+ */
+static bool can_be_redirected(const tm_look *self)
+{
+    return self->python.version_hex >> 16 == 0x0207 && self->python.has_object_functions &&
+           self->python.module != tm_modules_find_exe(self->modules);
+}
+
 static bool check_python(const tm_look *self, GError **error)
 {
     int pid = (int)self->process.pid;
@@ -191,14 +203,13 @@ static bool check_python(const tm_look *self, GError **error)
     case TM_PYTHON_CPYTHON:
         break;
     }
-    if (!python->has_allocator_api) {
-        REFUSE(UNPATCHED,
-               "process %d runs CPython %s without the allocator API of PEP 445; build it with "
-               "patches/%s", pid, python->version[0] != '\0' ? python->version : "2.7",
-               minor == 0x0303 ? "3.3/pep445.patch" : "2.7/pep445.patch");
-        return false;
-    }
-    return true;
+    if (python->has_allocator_api || can_be_redirected(self))
+        return true;
+    REFUSE(UNPATCHED,
+           "process %d runs CPython %s%s without the allocator API of PEP 445; build it with "
+           "patches/%s/pep445.patch", pid, python->version[0] != '\0' ? python->version : "2.7",
+           minor == 0x0207 ? " inside its executable," : "", minor == 0x0303 ? "3.3" : "2.7");
+    return false;
 }
 
 static bool check_unattached(const tm_look *self, GError **error)

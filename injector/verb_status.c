@@ -51,6 +51,8 @@ static void print_tracing(FILE *out, const tm_client *client)
         format_size(tm_client_get_u64(client, "sample_bytes"), size);
         fprintf(out, ", one sample in %s", size);
     }
+    if (tm_client_has(client, "unseen"))
+        fprintf(out, "\n" LABEL "%s", "unseen:", tm_client_get(client, "unseen"));
     format_size(tm_client_get_u64(client, "traced_bytes"), size);
     format_size(tm_client_get_u64(client, "peak_bytes"), peak);
     fprintf(out, "\n" LABEL "%s in %" G_GUINT64_FORMAT " blocks (peak %s)\n", "traced:", size,

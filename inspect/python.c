@@ -171,6 +171,10 @@ void tm_python_find(tm_modules *modules, struct tm_python *ret)
     uint64_t addr;
     ret->has_allocator_api =
         tm_module_export_addr(modules, ret->module, "PyMem_SetAllocator", &addr);
+    ret->has_object_functions =
+        tm_module_export_addr(modules, ret->module, "PyObject_Malloc", &addr) &&
+        tm_module_export_addr(modules, ret->module, "PyObject_Realloc", &addr) &&
+        tm_module_export_addr(modules, ret->module, "PyObject_Free", &addr);
     if (!version_from_symbol(modules, ret))
         version_from_strings(ret);
 }

@@ -16,6 +16,7 @@
 #include "payload/follow.h"
 #include "payload/gil.h"
 #include "payload/pyapi.h"
+#include "payload/redirect.h"
 #include "payload/tracer.h"
 
 extern struct tm_state tm_state_export;
@@ -115,6 +116,8 @@ static void answer_status(struct tm_agent *agent)
     tm_msg_put(out, "python", tm_py.version);
     tm_msg_put_u64(out, "free_threaded", tm_py.free_threaded);
     tm_msg_put(out, "layout", tm_tracer_layout_source());
+    if (tm_py.redirected)
+        tm_msg_put(out, "unseen", TM_REDIRECT_UNSEEN);
     tm_msg_put_u64(out, "pid", (uint64_t)getpid());
     tm_msg_put_u64(out, "started_ns", agent->started_ns);
     tm_msg_put_u64(out, "now_ns", tm_clock_real_ns());

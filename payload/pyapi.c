@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "payload/redirect.h"
 #include "payload/tstate.h"
 
 struct tm_pyapi tm_py;
@@ -83,7 +84,11 @@ static tm_py_tstate *current_tstate(void)
 
 static bool adapt_old(struct tm_pyapi *api, char *message, size_t message_bytes)
 {
-    if (api->version_hex < 0x03050000) {
+    if (api->version_hex >> 16 == 0x0207 && api->PyMem_SetAllocator == NULL) {
+        api->redirected = true;
+        api->PyMem_GetAllocator = tm_redirect_get;
+        api->PyMem_SetAllocator = tm_redirect_set;
+    } else if (api->version_hex < 0x03050000 && api->PyMem_SetAllocator != NULL) {
         memcpy(&get_four, &api->PyMem_GetAllocator, sizeof(get_four));
         memcpy(&set_four, &api->PyMem_SetAllocator, sizeof(set_four));
         api->PyMem_GetAllocator = get_allocator;
@@ -93,7 +98,9 @@ static bool adapt_old(struct tm_pyapi *api, char *message, size_t message_bytes)
         api->current_tstate = NULL;
     if (api->UncheckedGet == NULL && api->current_tstate != NULL)
         api->UncheckedGet = current_tstate;
-    const char *missing = api->UncheckedGet == NULL           ? "_PyThreadState_UncheckedGet"
+    const char *missing = api->PyMem_SetAllocator == NULL     ? "PyMem_SetAllocator"
+                          : api->PyMem_GetAllocator == NULL   ? "PyMem_GetAllocator"
+                          : api->UncheckedGet == NULL           ? "_PyThreadState_UncheckedGet"
                           : api->PyUnicode_FromString == NULL ? "PyUnicode_FromString"
                                                               : NULL;
     if (missing == NULL)
@@ -176,7 +183,7 @@ bool tm_pyapi_load(char *message, size_t message_bytes)
         {&api->current_tstate, "_PyThreadState_Current", NULL, false},
         {&api->PyEval_ThreadsInitialized, "PyEval_ThreadsInitialized", NULL, false},
         {&api->PyEval_InitThreads, "PyEval_InitThreads", NULL, false},
-        {&api->PyMem_GetAllocator, "PyMem_GetAllocator", NULL, true},
+        {&api->PyMem_GetAllocator, "PyMem_GetAllocator", NULL, false},
         {&api->PyCode_Addr2Line, "PyCode_Addr2Line", NULL, true},
         {&api->PyThread_CurrentFrames, "_PyThread_CurrentFrames", NULL, true},
         {&api->Py_AddPendingCall, "Py_AddPendingCall", NULL, true},
@@ -201,7 +208,7 @@ bool tm_pyapi_load(char *message, size_t message_bytes)
         {&api->Py_DecRef, "Py_DecRef", NULL, true},
         {&api->none, "_Py_NoneStruct", NULL, true},
         {&api->runtime, "_PyRuntime", NULL, false},
-        {&api->PyMem_SetAllocator, "PyMem_SetAllocator", NULL, true},
+        {&api->PyMem_SetAllocator, "PyMem_SetAllocator", NULL, false},
     };
     if (!load_all(entries, sizeof(entries) / sizeof(entries[0]), message, message_bytes))
         return false;

@@ -30,6 +30,7 @@ struct tm_pyapi {
     uint32_t version_hex; /* PY_VERSION_HEX of the interpreter that runs */
     char version[32];     /* "3.11.7" */
     bool free_threaded;
+    bool redirected; /* 2.7 without the API: PyMem_*Allocator are those of payload/redirect.h */
     void *runtime; /* &_PyRuntime, 3.7 on; NULL where not exported */
     const char *(*Py_GetVersion)(void);
     int (*Py_IsInitialized)(void);

@@ -28,6 +28,7 @@
 #include "payload/hooks.h"
 #include "payload/mem.h"
 #include "payload/pyapi.h"
+#include "payload/redirect.h"
 #include "payload/store.h"
 #include "payload/tracer.h"
 
@@ -462,7 +463,9 @@ static void write_facts(struct snapshot *s)
     tms_writer_fact_i64(w, "free_threaded", tm_py.free_threaded);
     tms_writer_fact_i64(w, "traceback_limit", tm_state_export.traceback_limit);
     tms_writer_fact_i64(w, "traces", s->options->with_traces);
-    tms_writer_fact(w, "domains", "raw,mem,obj");
+    tms_writer_fact(w, "domains", tm_py.redirected ? "obj" : "raw,mem,obj");
+    if (tm_py.redirected)
+        tms_writer_fact(w, "unseen", TM_REDIRECT_UNSEEN);
     tms_writer_fact_i64(w, "enabled_ns", (int64_t)tm_state_export.enabled_ns);
     tms_writer_fact_i64(w, "sample_bytes", (int64_t)tm_state_export.sample_bytes);
     tms_writer_fact_i64(w, "dropped", (int64_t)s->totals.dropped);

@@ -20,6 +20,7 @@
 #include "payload/layout.h"
 #include "payload/pyapi.h"
 #include "payload/query.h"
+#include "payload/redirect.h"
 #include "payload/sample.h"
 #include "payload/snapshot.h"
 #include "payload/store.h"
@@ -63,6 +64,8 @@ int tm_tracer_setup(const struct tm_layout *dwarf, char *message, size_t message
     if (!tm_code_setup(message, message_bytes) || !tm_layout_check(message, message_bytes))
         return -TM_BOOT_E_LAYOUT;
     tm_tstate_setup();
+    if (tm_py.redirected && !tm_redirect_prepare(message, message_bytes))
+        return -TM_BOOT_E_PYTHON;
     if (!tm_hooks_setup()) {
         snprintf(message, message_bytes,
                  "the kernel has no MADV_WIPEONFORK (Linux 4.14), or memory is short");
@@ -208,6 +211,8 @@ int tm_tracer_enable(const struct tm_tracer_options *options, char *message, siz
         snprintf(message, message_bytes, "no memory for the hooks");
         return -ENOMEM;
     }
+    if (tm_py.redirected && !tm_redirect_prepare(message, message_bytes))
+        return -EPERM;
     adopt_if_forked();
     if (atomic_load(&store_users) != 0) {
         snprintf(message, message_bytes, "a snapshot of the last session is still being written");
@@ -228,6 +233,12 @@ int tm_tracer_enable(const struct tm_tracer_options *options, char *message, siz
     if (options->sample_bytes != 0)
         tm_sample_init(options->sample_bytes, now_ns(CLOCK_MONOTONIC));
     tm_hooks_install();
+    if (tm_py.redirected && tm_redirect_problem()[0] != '\0') {
+        snprintf(message, message_bytes, "%s", tm_redirect_problem());
+        tm_hooks_remove();
+        store_release();
+        return -EPERM;
+    }
     tm_arena_start();
     tm_hooks_start();
     atomic_store(&tm_state_export.tracing, TM_TRACING_ON);
@@ -423,6 +434,7 @@ bool tm_tracer_quiesce(int timeout_ms)
         if (pending == 0) {
             tm_filter_replace(NULL, 0);
             tm_hooks_done();
+            tm_redirect_done();
             return true;
         }
         if (now_ns(CLOCK_MONOTONIC) > end_ns)

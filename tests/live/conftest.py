@@ -23,7 +23,8 @@ def pytest_generate_tests(metafunc):
     if marker is not None:
         low, high = marker.kwargs.get("low", (0, 0)), marker.kwargs.get("high", (99, 0))
         api = marker.kwargs.get("api", None)
-        wanted = [p for p in PYTHONS if low <= p.version[:2] <= high and api in (None, p.has_api)]
+        wanted = [p for p in PYTHONS
+                  if low <= p.version[:2] <= high and api in (None, p.has_api)]
     metafunc.parametrize("python", wanted, ids=[p.name for p in wanted])
 
 

@@ -10,7 +10,7 @@ import pytest
 from tools import analyze_json, must, snapshot, tm_analyze, tm_attach
 from victim import marked_line, wait_until
 
-pytestmark = pytest.mark.pythons(low=(2, 7), high=(3, 13), api=True)
+pytestmark = pytest.mark.pythons(low=(2, 7), high=(3, 13))
 
 BLOCKS = 2000
 BLOCK_BYTES = 1000

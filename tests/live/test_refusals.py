@@ -94,10 +94,10 @@ def test_usage():
         assert result.status == 2 and result.err != "" and result.out == "", (args, result)
 
 
-@pytest.mark.pythons(high=(3, 5))
-def test_too_old(python, start_victim):
-    """Versions before 3.6 are refused by name; these are not stopped either."""
+@pytest.mark.pythons(low=(3, 0), high=(3, 3), api=False)
+def test_without_the_patch(python, start_victim):
+    """A 3.3 without the patch is refused by name; it is not stopped either."""
     victim = start_victim(python, "reads.py")
     result = refused(victim.pid, lambda: tm_attach(victim.pid))
-    assert_one_line(result, "%d.%d" % python.version[:2])
+    assert_one_line(result, "%d.%d" % python.version[:2], "patches/3.3")
     victim.assert_advances()

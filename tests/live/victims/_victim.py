@@ -8,6 +8,7 @@ lines on standard output.
 """
 from __future__ import print_function
 
+import codecs
 import ctypes
 import mmap
 import os
@@ -67,11 +68,14 @@ def leak(count, size_bytes, keep):
 
 
 def allocators():
-    """The functions and contexts of the three domains as hexadecimal words."""
+    """The functions and contexts of the three domains as hexadecimal words; of a Python that has
+    none, the first bytes of the functions that allocate."""
     try:
         get = ctypes.pythonapi.PyMem_GetAllocator
     except AttributeError:
-        return []
+        return [codecs.encode(ctypes.string_at(ctypes.cast(getattr(ctypes.pythonapi, name),
+                                                           ctypes.c_void_p), 16), "hex").decode()
+                for name in ("PyObject_Malloc", "PyObject_Realloc", "PyObject_Free")]
     words = []
     for domain in range(3):
         # ctx, malloc, calloc (3.5 and later), realloc, free; room for more.

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Hooks for a 2.7 that has no allocator API: the entries of PyObject_Malloc,
+ * PyObject_Realloc and PyObject_Free become jumps to ours, and their first
+ * instructions run elsewhere. To the rest of the payload it looks like the API:
+ * the obj domain has these functions, the raw and mem domains are empty.
+ *
+ * These functions are called under the GIL only. Who changes them holds it, so
+ * that no thread is inside; what the kernel says of the other threads is
+ * compared with that all the same. x86-64 only.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "payload/pyapi.h"
+
+/* What is not seen that way, for people. */
+#define TM_REDIRECT_UNSEEN                                                                         \
+    "Python without PEP 445: only PyObject_Malloc, _Realloc and _Free are seen; not what it takes " \
+    "by malloc: ints, floats, tables of dicts and sets, items of lists"
+
+/* Reads the functions and prepares the code that jumps to and fro; changes none of Python's. False
+ * with a message where it cannot be done safely. GIL. Idempotent. */
+bool tm_redirect_prepare(char *message, size_t message_bytes);
+/* Gives up what prepare made. The entries are the originals, and no thread can be on its way. */
+void tm_redirect_done(void);
+
+/* PyMem_GetAllocator and PyMem_SetAllocator. Where the entries are no longer as they were left,
+ * get gives an allocator without functions. GIL. */
+void tm_redirect_get(int domain, struct tm_py_allocator *allocator);
+void tm_redirect_set(int domain, struct tm_py_allocator *allocator);
+
+/* Why the last tm_redirect_set of the obj domain left the entries as they were; "": it did not. */
+const char *tm_redirect_problem(void);

@@ -344,7 +344,7 @@ static bool write_by_file(const struct function *f, uint64_t bytes)
     int fd = open("/proc/self/mem", O_RDWR | O_CLOEXEC);
     if (fd < 0)
         return false;
-    ssize_t n = pwrite64(fd, &bytes, sizeof(bytes), (off64_t)(uintptr_t)f->entry);
+    ssize_t n = pwrite(fd, &bytes, sizeof(bytes), (off_t)(uintptr_t)f->entry);
     close(fd);
     return n == sizeof(bytes);
 }

@@ -8,7 +8,6 @@ lines on standard output.
 """
 from __future__ import print_function
 
-import codecs
 import ctypes
 import mmap
 import os
@@ -73,9 +72,10 @@ def allocators():
     try:
         get = ctypes.pythonapi.PyMem_GetAllocator
     except AttributeError:
-        return [codecs.encode(ctypes.string_at(ctypes.cast(getattr(ctypes.pythonapi, name),
-                                                           ctypes.c_void_p), 16), "hex").decode()
-                for name in ("PyObject_Malloc", "PyObject_Realloc", "PyObject_Free")]
+        functions = [getattr(ctypes.pythonapi, name)
+                     for name in ("PyObject_Malloc", "PyObject_Realloc", "PyObject_Free")]
+        return ["".join("%02x" % byte for byte in bytearray(
+            ctypes.string_at(ctypes.cast(function, ctypes.c_void_p), 16))) for function in functions]
     words = []
     for domain in range(3):
         # ctx, malloc, calloc (3.5 and later), realloc, free; room for more.

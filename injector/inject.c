@@ -193,7 +193,7 @@ static void read_layout(const struct tm_inject_request *request, tm_look *look,
 {
     /* 3.13 and later describe themselves; the payload has a table for the rest. */
     uint32_t minor = look->python.version_hex >> 16;
-    bool known = minor >= 0x0304 && minor <= 0x030e;
+    bool known = minor == 0x0207 || (minor >= 0x0303 && minor <= 0x030e);
     *ret = (struct tm_layout){.source = TM_LAYOUT_NONE, .py_version = minor};
     if (look->python.kind == TM_PYTHON_CPYTHON && request->dwarf != TM_INJECT_DWARF_NEVER &&
         (request->dwarf == TM_INJECT_DWARF_ALWAYS || !known))

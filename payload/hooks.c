@@ -164,14 +164,14 @@ enum tm_unhook tm_hooks_remove(void)
     for (int domain = 0; domain < TM_PY_DOMAINS; domain++)
         tm_py.PyMem_SetAllocator(domain, &tm_hooks_below[domain]);
     /* Redirected functions (payload/redirect.h) may have to stay redirected. */
-    bool stuck = false;
-    for (int domain = 0; domain < TM_PY_DOMAINS && !displaced; domain++) {
+    for (int domain = 0; domain < TM_PY_DOMAINS; domain++) {
         struct tm_py_allocator now;
         tm_py.PyMem_GetAllocator(domain, &now);
-        stuck = stuck || !same_functions(&now, &tm_hooks_below[domain]);
+        if (!same_functions(&now, &tm_hooks_below[domain]))
+            return TM_UNHOOK_INERT;
     }
-    installed = displaced || stuck; /* then look for them before they are put in again */
-    return installed ? TM_UNHOOK_INERT : TM_UNHOOK_RESTORED;
+    installed = displaced; /* then look for them before they are put in again */
+    return displaced ? TM_UNHOOK_INERT : TM_UNHOOK_RESTORED;
 }
 
 static void set_mode(uintptr_t mode)

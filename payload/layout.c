@@ -121,7 +121,13 @@ bool tm_layout_choose(const struct tm_layout *dwarf, char *message, size_t messa
         }
     tm_layout_table_index = -1;
     if (dwarf != NULL && dwarf->source == TM_LAYOUT_DWARF && dwarf->py_version == version)
-        chosen = merge(dwarf, &chosen);
+        chosen = *dwarf;
+    if (version == 0x0207) {
+        /* Debug information is read for str objects as they are since 3.3. */
+        chosen.ascii_length = tm_layout_table[TM_LAYOUT_2_7].ascii_length;
+        chosen.ascii_size = tm_layout_table[TM_LAYOUT_2_7].ascii_size;
+        chosen.ascii_state = chosen.compact_size = TM_NO_FIELD;
+    }
     if (chosen.source == TM_LAYOUT_TABLE)
         apply_debug_offsets(&chosen);
     if (chosen.source == TM_LAYOUT_NONE) {

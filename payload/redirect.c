@@ -106,6 +106,25 @@ static void original_free(void *ctx, void *block)
 static const struct tm_py_allocator original = {
     .malloc = original_malloc, .realloc = original_realloc, .free = original_free};
 
+/* The same under other names: they tell that the entries are not ours to change. */
+static void *lost_malloc(void *ctx, size_t size)
+{
+    return original_malloc(ctx, size);
+}
+
+static void *lost_realloc(void *ctx, void *old, size_t size)
+{
+    return original_realloc(ctx, old, size);
+}
+
+static void lost_free(void *ctx, void *block)
+{
+    original_free(ctx, block);
+}
+
+static const struct tm_py_allocator lost = {
+    .malloc = lost_malloc, .realloc = lost_realloc, .free = lost_free};
+
 /* ---- the domains that are not there ---- */
 
 static void *no_malloc(void *ctx, size_t size)
@@ -472,7 +491,7 @@ void tm_redirect_get(int domain, struct tm_py_allocator *allocator)
     if (domain != TM_PY_DOMAIN_OBJ)
         *allocator = set_for[domain].malloc != NULL ? set_for[domain] : empty_domain;
     else if (stuck || (installed && !entries_are(true)))
-        *allocator = empty_domain;
+        *allocator = lost;
     else if (refused)
         *allocator = set_for[domain];
     else

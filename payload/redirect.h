@@ -28,7 +28,7 @@ bool tm_redirect_prepare(char *message, size_t message_bytes);
 void tm_redirect_done(void);
 
 /* PyMem_GetAllocator and PyMem_SetAllocator. Where the entries are no longer as they were left,
- * get gives an allocator without functions. GIL. */
+ * get gives functions that are neither those that were set nor the originals. GIL. */
 void tm_redirect_get(int domain, struct tm_py_allocator *allocator);
 void tm_redirect_set(int domain, struct tm_py_allocator *allocator);
 

@@ -121,7 +121,7 @@ bool tm_layout_choose(const struct tm_layout *dwarf, char *message, size_t messa
         }
     tm_layout_table_index = -1;
     if (dwarf != NULL && dwarf->source == TM_LAYOUT_DWARF && dwarf->py_version == version)
-        chosen = *dwarf;
+        chosen = merge(dwarf, &chosen);
     if (version == 0x0207) {
         /* Debug information is read for str objects as they are since 3.3. */
         chosen.ascii_length = tm_layout_table[TM_LAYOUT_2_7].ascii_length;

@@ -232,10 +232,32 @@ __attribute__((noinline, cold)) struct tm_weight tm_store_scaled_weight(uint64_t
                               (int64_t)(TM_BLOCK_SCALE / chance + 0.5)};
 }
 
+static uint32_t page_of(uint64_t addr)
+{
+    return (uint32_t)(addr >> 12) & (TM_SAMPLE_PAGES - 1);
+}
+
+static void flag_page(uint32_t page)
+{
+    __atomic_fetch_or(&tm_sample_pages[page / 64], 1ull << (page % 64), __ATOMIC_SEQ_CST);
+}
+
 void tm_store_note_page(uint64_t addr)
 {
-    uint32_t page = (uint32_t)(addr >> 12) & (TM_SAMPLE_PAGES - 1);
-    __atomic_fetch_or(&tm_sample_pages[page / 64], 1ull << (page % 64), __ATOMIC_RELAXED);
+    uint32_t page = page_of(addr);
+    __atomic_fetch_add(&tm_sample_page_entries[page], 1, __ATOMIC_SEQ_CST);
+    flag_page(page);
+}
+
+__attribute__((noinline, cold)) void tm_store_drop_page(uint64_t addr)
+{
+    uint32_t page = page_of(addr);
+    if (__atomic_sub_fetch(&tm_sample_page_entries[page], 1, __ATOMIC_SEQ_CST) != 0)
+        return;
+    __atomic_fetch_and(&tm_sample_pages[page / 64], ~(1ull << (page % 64)), __ATOMIC_SEQ_CST);
+    /* The other lane may have noted an entry in between, and set the flag before it was cleared. */
+    if (__atomic_load_n(&tm_sample_page_entries[page], __ATOMIC_SEQ_CST) != 0)
+        flag_page(page);
 }
 
 /* ---- marks and failed reallocs ---- */
@@ -247,6 +269,8 @@ void tm_store_put_back(uint64_t addr, struct tm_taken taken)
     uint64_t entry = taken.entry & ~((((uint64_t)1 << TM_GEN_BITS) - 1) << TM_GEN_SHIFT);
     if (tm_entry_size(entry) == TM_SIZE_OVERFLOW)
         tm_store_overflow_put(addr, taken.size_bytes); /* its slot was just given up: it fits */
+    if (slot != NULL && tm_store.sample_mean_bytes != 0)
+        tm_store_note_page(addr);
     if (slot != NULL)
         __atomic_store_n(slot, entry | tm_store.generation_bits, __ATOMIC_RELEASE);
 }
@@ -279,7 +303,7 @@ bool tm_store_mark(uint64_t addr)
     uint64_t *slot = tm_shadow_find(addr);
     if (slot == NULL && (slot = tm_shadow_make(addr)) == NULL)
         return false;
-    if (tm_store.sample_mean_bytes != 0)
+    if (tm_store.sample_mean_bytes != 0 && __atomic_load_n(slot, __ATOMIC_RELAXED) == 0)
         tm_store_note_page(addr);
     __atomic_store_n(slot, __atomic_load_n(slot, __ATOMIC_RELAXED) | TM_MARK_BIT, __ATOMIC_RELAXED);
     return true;

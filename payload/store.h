@@ -74,7 +74,8 @@ void tm_store_snapshot_end(struct tm_undo_log ret[TM_LANES]);
 void tm_store_undo_free(struct tm_undo_log *log);
 
 /* Measures what the store holds and publishes it in tm_state_export.own_bytes. Returns what of it
- * is without data. other_bytes: resident elsewhere. The store must not be done away with meanwhile. */
+ * is without data. other_bytes: resident elsewhere. The store must not be done away with meanwhile.
+ */
 uint64_t tm_store_measure(size_t other_bytes);
 
 uint64_t tm_store_entry_size_bytes(uint64_t addr, uint64_t entry);
@@ -169,6 +170,10 @@ struct tm_taken {
     uint64_t size_bytes;
 };
 
+/* Sampling: an entry came to this page, so that frees in it must look, or went from it. */
+void tm_store_note_page(uint64_t addr);
+void tm_store_drop_page(uint64_t addr);
+
 /* Takes the record of a block out of the map: before the block is freed or reallocated, because
  * its address may be somebody else's as soon as the allocator below has it. */
 __attribute__((always_inline)) static inline struct tm_taken tm_store_take(enum tm_lane lane,
@@ -185,6 +190,8 @@ __attribute__((always_inline)) static inline struct tm_taken tm_store_take(enum 
         tm_entry_generation(entry) != tm_store.generation)
         tm_store_undo_append(lane, addr, entry);
     __atomic_store_n(slot, 0, __ATOMIC_RELAXED);
+    if (__builtin_expect(tm_store.sample_mean_bytes != 0, 0))
+        tm_store_drop_page(addr);
     if (__builtin_expect((entry & TM_MARK_BIT) != 0, 0)) {
         tm_store.mark_freed(addr, lane);
         entry &= ~TM_MARK_BIT;
@@ -248,9 +255,6 @@ __attribute__((always_inline)) static inline uint64_t tm_store_entry(uint64_t si
     return size_field | (uint64_t)node << TM_NODE_SHIFT |
            (uint64_t)(domain + 1) << TM_DOMAIN_SHIFT | tm_store.generation_bits;
 }
-
-/* Sampling: frees in this page must look. */
-void tm_store_note_page(uint64_t addr);
 
 /* A block was allocated. */
 static inline void tm_store_record(enum tm_lane lane, uint64_t addr, uint64_t size_bytes,

@@ -154,7 +154,9 @@ static void append_frame(GString *out, const struct tm_model *model, guint32 id,
         tm_text_append_safe(out, tm_model_string(model, site->function));
     }
     g_string_append_c(out, '\n');
-    g_string_append_printf(out, "    %s\n", text ? text : "(not found)");
+    /* Sources of native code are seldom at hand: nothing to complain about. */
+    if (text || site->kind != TMS_SITE_NATIVE)
+        g_string_append_printf(out, "    %s\n", text ? text : "(not found)");
 }
 
 void tm_blocks_append_traceback(GString *out, const struct tm_model *model, guint32 node,

@@ -409,7 +409,7 @@ bool tm_groups_make(struct tm_image *image, enum tm_group_by by, unsigned flags,
         ok = group_stats(image, &groups) || no_memory(error);
     } else if (by == TM_BY_ADDRESS) {
         ok = group_by_address(image, &groups, error);
-    } else if (by <= TM_BY_TRACEBACK) {
+    } else if (by <= TM_BY_TRACEBACK || by == TM_BY_MODULE) {
         ok = group_by_node(image, &groups, error);
     } else {
         ok = group_by_column(image, &groups, error);

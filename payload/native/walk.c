@@ -181,6 +181,8 @@ static __attribute__((noinline, cold)) enum tm_native_role
 find_role(const struct gather *g, uint64_t pc, uint64_t frame_low, uint64_t frame_high)
 {
     uint64_t record = 0;
+    if (frame_low == frame_high)
+        return TM_NATIVE_ROLE_UNKNOWN;
     if (tm_layout.py_version < 0x030a)
         return pc - 1 - tm_native_eval_start < tm_native_eval_end - tm_native_eval_start
                    ? TM_NATIVE_ROLE_EVAL
@@ -270,8 +272,8 @@ static void walk(struct gather *g)
         uint32_t rule = slot->rule;
         bool own = pc - g->map->own_start < g->map->own_end - g->map->own_start;
         bool more = step(g, rule, &cut);
-        /* The last frame's extent is not known; up to the stack's end it may hold a record. */
-        if (!own && !take_frame(g, slot, pc, low, more ? g->sp : g->high))
+        /* How far a frame goes that cannot be left is not known: it is shown as what it is. */
+        if (!own && !take_frame(g, slot, pc, low, more ? g->sp : low))
             return;
         if (!more)
             break;

@@ -49,7 +49,8 @@ def gdb_frames(pid, folder):
     script.write_text(GDB_SCRIPT)
     env = {key: value for key, value in os.environ.items() if key != "DEBUGINFOD_URLS"}
     done = subprocess.run(["gdb", "-nx", "-batch", "-p", str(pid), "-x", str(script)],
-                          stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=120, env=env)
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.DEVNULL, timeout=120, env=env)
     return [(int(line.split()[1]), line.split(None, 2)[2])
             for line in done.stdout.decode().splitlines() if line.startswith("FRAME ")]
 

@@ -37,7 +37,10 @@ static guint64 id_of_node(const TmSnapshot *snapshot, enum tm_group_by by, guint
 
     if (by == TM_BY_TRACEBACK)
         return snapshot->image.node_map[node];
-    site = site < snapshot->file.n_sites ? snapshot->image.site_map[site] : TM_MODEL_NO_SITE;
+    if (by == TM_BY_LINE || by == TM_BY_FILE)
+        site = tm_image_python_site(&snapshot->image, node);
+    else
+        site = site < snapshot->file.n_sites ? snapshot->image.site_map[site] : TM_MODEL_NO_SITE;
     if (by == TM_BY_LINE)
         return model->line_of_site[site];
     if (by == TM_BY_FUNCTION)

@@ -141,15 +141,22 @@ static void append_frame(GString *out, const struct tm_model *model, guint32 id,
     const char *text = tm_source_line(source, file, site->line);
 
     g_string_append(out, "  File \"");
-    if (site->kind == TMS_SITE_NATIVE && site->file == TM_MODEL_NO_STRING)
+    if (site->kind == TMS_SITE_NATIVE && site->file == TM_MODEL_NO_STRING && site->address)
         g_string_append_printf(out, "0x%" PRIx64, site->address);
     else
         tm_text_append_filename(out, FALSE, file, G_MAXINT);
     if (site->line > 0)
-        g_string_append_printf(out, "\", line %d\n", site->line);
+        g_string_append_printf(out, "\", line %d", site->line);
     else
-        g_string_append(out, "\", line ?\n");
-    g_string_append_printf(out, "    %s\n", text ? text : "(not found)");
+        g_string_append(out, "\", line ?");
+    if (site->kind == TMS_SITE_NATIVE && site->function != TM_MODEL_NO_STRING) {
+        g_string_append(out, ", in ");
+        tm_text_append_safe(out, tm_model_string(model, site->function));
+    }
+    g_string_append_c(out, '\n');
+    /* Sources of native code are seldom at hand: nothing to complain about. */
+    if (text || site->kind != TMS_SITE_NATIVE)
+        g_string_append_printf(out, "    %s\n", text ? text : "(not found)");
 }
 
 void tm_blocks_append_traceback(GString *out, const struct tm_model *model, guint32 node,

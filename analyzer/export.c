@@ -16,7 +16,7 @@ static void append_clean(GString *out, struct tms_str text, char forbidden)
 static void append_place(GString *out, const struct tm_model *model,
                          const struct tm_model_site *site, char forbidden)
 {
-    if (site->kind == TMS_SITE_NATIVE) {
+    if (site->kind == TMS_SITE_NATIVE && site->file == TM_MODEL_NO_STRING && site->address) {
         append_clean(out, tm_model_string(model, site->module), forbidden);
         g_string_append_printf(out, "+0x%" PRIx64, site->address);
         return;

@@ -6,11 +6,12 @@
 #include <string.h>
 
 #include "analyzer/error.h"
+#include "analyzer/symbolize.h"
 #include "analyzer/text.h"
 
 static const char *const group_names[TM_BY_COUNT] = {
-    "line",   "file",       "function", "traceback", "address",
-    "domain", "size-class", "thread",   "age",       "type",
+    "line", "file", "function", "traceback", "address", "domain", "size-class", "thread",
+    "age",  "type", "module",
 };
 
 const char *tm_group_by_name(enum tm_group_by by)
@@ -159,7 +160,7 @@ static gboolean parse_grouping(const char *name, const char *value, void *data, 
     else if (!tm_parse_group_by(value, &options->by))
         return bad_value(error, name, value,
                          "one of line, file, function, traceback, address, domain, size-class, "
-                         "thread, age, type");
+                         "thread, age, type, module");
     return TRUE;
 }
 
@@ -228,8 +229,7 @@ static void add_entries(GOptionGroup *group, TmOptions *options, unsigned takes)
                 CALLBACK("file", 'f', NO_ARG, parse_grouping, "Group by file", NULL),
                 CALLBACK("group-by", 'g', 0, parse_grouping,
                          "Group by line (default), file, function, traceback, address, domain, "
-                         "size-class, thread, age or type",
-                         "NOUN"),
+                         "size-class, thread, age, type or module", "NOUN"),
                 SWITCH("cumulative", 'c', cumulative,
                        "Count all frames, not only the most recent one"));
     if (takes & (TM_TAKES_GROUPING | TM_TAKES_NUMBER))
@@ -260,6 +260,13 @@ static void add_entries(GOptionGroup *group, TmOptions *options, unsigned takes)
                          "Number of parts of file names shown (default: 3)", "PARTS"),
                 CALLBACK("color", 0, NO_ARG, parse_color, "Always use colors", NULL),
                 CALLBACK("no-color", 0, NO_ARG, parse_color, "Never use colors", NULL));
+    if (takes & TM_TAKES_FILTERS)
+        ENTRIES({"debug-dir", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &tm_symbolize_settings.debug_dirs,
+                 "Native frames: look for separate debug files in DIRECTORY, too", "DIRECTORY"},
+                {"debuginfod", 0, 0, G_OPTION_ARG_NONE, &tm_symbolize_settings.debuginfod,
+                 "Native frames: ask the servers of DEBUGINFOD_URLS", NULL},
+                {"no-symbols", 0, 0, G_OPTION_ARG_NONE, &tm_symbolize_settings.off,
+                 "Native frames: show addresses only", NULL});
     if (takes & TM_TAKES_SOURCE)
         ENTRIES({"source-root", 0, 0, G_OPTION_ARG_FILENAME, &options->source_root,
                  "Look for source files below DIRECTORY", "DIRECTORY"});

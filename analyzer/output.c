@@ -59,7 +59,7 @@ void tm_output_group(TmTable *table, const struct tm_model *model, enum tm_group
         tm_table_null(table);
     if (by == TM_BY_TYPE)
         tm_table_str(table, label.file);
-    else if (by > TM_BY_TRACEBACK)
+    else if (by > TM_BY_TRACEBACK && by != TM_BY_MODULE)
         add_value(table, by, label.value);
     else
         tm_table_null(table);

@@ -12,16 +12,8 @@
 const char *tm_render_noun(enum tm_group_by by)
 {
     static const char *const nouns[TM_BY_COUNT] = {
-        "filename and line number",
-        "filename",
-        "function",
-        "traceback",
-        "address",
-        "domain",
-        "size class",
-        "thread",
-        "age",
-        "type",
+        "filename and line number", "filename", "function", "traceback", "address", "domain",
+        "size class", "thread", "age", "type", "module",
     };
     return nouns[by];
 }
@@ -40,7 +32,7 @@ static void append_site(GString *out, const struct tm_model *model, guint32 id, 
 {
     const struct tm_model_site *site = tm_model_site(model, id);
 
-    if (site->kind == TMS_SITE_NATIVE && site->file == TM_MODEL_NO_STRING)
+    if (site->kind == TMS_SITE_NATIVE && site->file == TM_MODEL_NO_STRING && site->address)
         g_string_append_printf(out, "0x%" PRIx64, site->address);
     else
         append_line(out, color, tm_model_string(model, site->file), site->line, parts);
@@ -132,6 +124,7 @@ void tm_render_key(GString *out, const struct tm_model *model, enum tm_group_by 
         append_line(out, color, label.file, label.line, parts);
         break;
     case TM_BY_FILE:
+    case TM_BY_MODULE:
         tm_text_append_filename(out, color, label.file, parts);
         break;
     case TM_BY_FUNCTION:

@@ -15,6 +15,7 @@
 #include "analyzer/options.h"
 #include "analyzer/pickle_load.h"
 #include "analyzer/progress.h"
+#include "analyzer/symbolize.h"
 
 static gboolean check_kind(const char *path, struct stat *ret, GError **error)
 {
@@ -174,6 +175,7 @@ TmSession *tm_session_open(char *const *paths, TmProgress progress, GError **err
     }
     /* A merge sort, so that snapshots of one moment stay in the order given. */
     g_ptr_array_sort(session->snapshots, compare_timestamps);
+    session->symbols = tm_symbolize(session);
     return g_steal_pointer(&session);
 }
 
@@ -183,6 +185,7 @@ void tm_session_free(TmSession *session)
         return;
     g_ptr_array_unref(session->snapshots);
     tm_model_done(&session->model);
+    tm_symbolize_free(session->symbols);
     g_free(session);
 }
 

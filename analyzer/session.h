@@ -24,6 +24,7 @@ typedef struct {
 typedef struct {
     struct tm_model model;
     GPtrArray *snapshots; /* of TmSnapshot, ascending by timestamp */
+    struct TmSymbols *symbols; /* strings of the model; NULL: no native frames */
     gint64 progress_from; /* monotonic time in us */
 } TmSession;
 

@@ -3,7 +3,8 @@
 import collections
 
 # frames: tm-attach's --traceback-limit, or tracemalloc's. sample: --sample's argument.
-Config = collections.namedtuple("Config", "name tool frames sample")
+# native: --native's depth, 0: none.
+Config = collections.namedtuple("Config", "name tool frames sample native", defaults=(0,))
 
 CONFIGS = [
     Config("no tracing", "none", 0, None),
@@ -12,6 +13,7 @@ CONFIGS = [
     Config("tm, 1 frame", "tm", 1, None),
     Config("tm, 16 frames", "tm", 16, None),
     Config("tm, 64 frames", "tm", 64, None),
+    Config("tm, 1 frame, 16 native", "tm", 1, None, 16),
     Config("tracemalloc, 1 frame", "tracemalloc", 1, None),
     Config("tracemalloc, 16 frames", "tracemalloc", 16, None),
     Config("tracemalloc, 64 frames", "tracemalloc", 64, None),

@@ -88,6 +88,8 @@ class Process:
         options = ["--traceback-limit", self.config.frames] + NO_SNAPSHOTS
         if self.config.sample:
             options += ["--sample", self.config.sample]
+        if self.config.native:
+            options.append("--native=%d" % self.config.native)
         tm("tm-attach", *(options + [self.pid]), cwd=self.folder)
         self.attached = True
 

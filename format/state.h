@@ -40,7 +40,7 @@ struct tm_site {
     uint32_t file;     /* string id, TM_NONE: unknown */
     uint32_t function; /* string id, TM_NONE: unknown */
     int32_t line;      /* < 1: unknown */
-    int32_t first_line;
+    int32_t first_line; /* native frames: number of the module plus 1; 0: in none */
     uint64_t address; /* native frames: the return address; else 0 */
     uint32_t flags;   /* enum tm_site_flags */
     uint32_t hash;
@@ -142,7 +142,7 @@ struct tm_state {
     _Atomic uint64_t dropped;   /* records that could not be kept */
     _Atomic uint64_t own_bytes; /* memory mapped by the payload for its store */
     uint32_t snapshots;         /* taken in this session */
-    uint32_t reserved0;
+    uint32_t native_depth;      /* native frames in tracebacks; 0: none */
     uint64_t control_inode; /* st_ino of control_fd: the number may stand for a descriptor of the
                                program's, if that closed ours */
     _Atomic int64_t shared_peak_bytes; /* the peak is the greater of the two, and at least what is

@@ -4,13 +4,17 @@
 #include <math.h>
 #include <string.h>
 
+/* "--native" alone says so, and does not take the PID behind it for its depth. */
+#define NATIVE_DEFAULT "--native=16"
+#define NATIVE_DEPTH_MAX 128
+
 /* As GOption leaves them. */
 struct raw {
     gboolean status, snapshot, detach, version, dry_run;
     gboolean children, in_target, follow_fork, passive;
     gboolean traces, no_traces;
     char *traceback_limit, *sample, *delay, *threshold, *repeat, *lifetime, *max_snapshots;
-    char *output;
+    char *native, *output;
     char **rest;
 };
 
@@ -113,6 +117,11 @@ static bool parse_count(const char *text, uint64_t *ret)
     return true;
 }
 
+static bool parse_native(const char *text, uint64_t *ret)
+{
+    return parse_count(text, ret) && *ret <= NATIVE_DEPTH_MAX;
+}
+
 static bool take(struct tm_given *ret, const char *text, bool (*parse)(const char *, uint64_t *),
                  const char *option, const char *kind, GError **error)
 {
@@ -130,6 +139,8 @@ static bool take_numbers(struct tm_attach_options *ret, const struct raw *raw, G
 {
     return take(&ret->traceback_limit, raw->traceback_limit, parse_count, "traceback-limit",
                 "a number of frames", error) &&
+           take(&ret->native_depth, raw->native, parse_native, "native",
+                "a number of frames, 0 to 128", error) &&
            take(&ret->sample_bytes, raw->sample, tm_parse_size, "sample", "a size", error) &&
            take(&ret->delay_ms, raw->delay, tm_parse_seconds, "delay", "a number of seconds",
                 error) &&
@@ -212,6 +223,8 @@ static bool parse_raw(struct raw *raw, int *argc, char ***argv, GError **error)
          "TEMPLATE is meant in the process' own directory and mounts", NULL},
         {"traceback-limit", 0, 0, G_OPTION_ARG_STRING, &raw->traceback_limit,
          "Frames to keep of each traceback (default 1)", "N"},
+        {"native", 0, 0, G_OPTION_ARG_STRING, &raw->native,
+         "Native frames in the tracebacks, too (default depth 16)", "DEPTH"},
         {"traces", 0, 0, G_OPTION_ARG_NONE, &raw->traces,
          "Every memory block in the snapshots (default)", NULL},
         {"no-traces", 0, 0, G_OPTION_ARG_NONE, &raw->no_traces,
@@ -240,7 +253,8 @@ static bool parse_raw(struct raw *raw, int *argc, char ***argv, GError **error)
 static void raw_done(struct raw *raw)
 {
     char *strings[] = {raw->traceback_limit, raw->sample,   raw->delay,         raw->threshold,
-                       raw->repeat,          raw->lifetime, raw->max_snapshots, raw->output};
+                       raw->repeat,          raw->lifetime, raw->max_snapshots, raw->output,
+                       raw->native};
 
     for (size_t i = 0; i < G_N_ELEMENTS(strings); i++)
         g_free(strings[i]);
@@ -285,7 +299,7 @@ bool tm_attach_options_parse(struct tm_attach_options *ret, int argc, char **arg
     }
     g_auto(GStrv) ours = g_new0(char *, (gsize)argc + 1);
     for (int i = 0; i < argc; i++)
-        ours[i] = g_strdup(argv[i]);
+        ours[i] = g_strdup(strcmp(argv[i], "--native") ? argv[i] : NATIVE_DEFAULT);
     /* GOption moves pointers about in what it gets; the strings stay ours. */
     g_autofree char **parsed = g_new0(char *, (gsize)argc + 1);
     memcpy(parsed, ours, sizeof(*ours) * (gsize)argc);
@@ -304,6 +318,7 @@ bool tm_attach_options_change_anything(const struct tm_attach_options *options)
 {
     return options->output || options->in_target || options->traces.given ||
            options->traceback_limit.given || options->sample_bytes.given ||
+           options->native_depth.given ||
            options->delay_ms.given || options->threshold_bytes.given || options->repeat.given ||
            options->lifetime_ms.given || options->max_snapshots.given;
 }

@@ -32,7 +32,7 @@ struct tm_attach_options {
     bool passive; /* of SNAPSHOT: without the agent */
     bool follow_fork;
     char *output; /* NULL: not given */
-    struct tm_given traces, traceback_limit, sample_bytes, delay_ms, threshold_bytes, repeat,
+    struct tm_given traces, traceback_limit, sample_bytes, native_depth, delay_ms, threshold_bytes, repeat,
         lifetime_ms, max_snapshots;
 };
 

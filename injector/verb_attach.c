@@ -36,6 +36,7 @@ static void put_options(struct tm_msg_buf *msg, pid_t pid, const struct tm_attac
     put_given(msg, "traces", &options->traces);
     put_given(msg, "traceback_limit", &options->traceback_limit);
     put_given(msg, "sample_bytes", &options->sample_bytes);
+    put_given(msg, "native", &options->native_depth);
     put_given(msg, "delay_ms", &options->delay_ms);
     put_given(msg, "threshold_bytes", &options->threshold_bytes);
     put_given(msg, "repeat", &options->repeat);

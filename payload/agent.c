@@ -21,6 +21,8 @@
 #define CHECK_MS 5000
 #define QUIESCE_MS 5000
 #define RETRY_MS 1000
+/* How often it looks whether the program has loaded or unloaded modules, with native frames on. */
+#define MODULES_MS 200
 
 extern struct tm_state tm_state_export;
 
@@ -214,7 +216,8 @@ static int poll_timeout_ms(const struct tm_agent *agent)
     if (next_ns <= now_ns)
         return 0;
     uint64_t left_ms = (next_ns - now_ns + TM_NS_PER_MS - 1) / TM_NS_PER_MS;
-    return left_ms < CHECK_MS ? (int)left_ms : CHECK_MS;
+    uint64_t check_ms = agent->options.native_depth ? MODULES_MS : CHECK_MS;
+    return left_ms < check_ms ? (int)left_ms : (int)check_ms;
 }
 
 static void serve_client(struct tm_agent *agent, struct tm_client_slot *client)
@@ -247,6 +250,8 @@ void tm_agent_run(struct tm_agent *agent)
             serve_window(agent);
         if (ready > 0 && pfds[0].revents && !agent->detached)
             tm_channel_accept(&agent->channel, &agent->in);
+        if (!agent->detached && agent->options.native_depth)
+            tm_tracer_refresh_native();
         if (!agent->detached)
             serve_clock(agent);
     }

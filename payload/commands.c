@@ -126,6 +126,7 @@ static void answer_status(struct tm_agent *agent)
     tm_msg_put_u64(out, "sample_bytes", agent->options.sample_bytes);
     if (agent->options.follow_fork)
         tm_msg_put_u64(out, "follow_fork", 1);
+    tm_msg_put_u64(out, "native", tm_tracer_native_depth());
     if (agent->options.max_snapshots)
         tm_msg_put_u64(out, "max_snapshots", agent->options.max_snapshots);
     if (agent->started && agent->end_ns != TM_NEVER)
@@ -143,8 +144,15 @@ static int enable(const struct tm_options *options, const struct tm_option_filte
     struct tm_tracer_options tracer = {
         .traceback_limit = options->traceback_limit,
         .sample_bytes = options->sample_bytes,
+        .native_depth = (uint32_t)options->native_depth,
     };
-    int gil, status = tm_gil_take(&gil);
+    int gil, status = 0;
+
+    if (tracer.native_depth != tm_tracer_native_depth() && tracer.native_depth != 0)
+        status = tm_tracer_prepare_native(message, message_bytes);
+    if (status < 0)
+        return status;
+    status = tm_gil_take(&gil);
 
     if (status < 0) {
         snprintf(message, message_bytes, "the Python interpreter is shutting down");

@@ -8,6 +8,7 @@
 
 #include "payload/filter.h"
 #include "payload/hooks_lane.h"
+#include "payload/native/native.h"
 
 static struct tm_live no_live;
 struct tm_live *tm_live = &no_live;
@@ -190,11 +191,18 @@ static bool hooks_fit(void)
     return true;
 }
 
+/* Native frames are the slow half's; while sampling the fast one only sorts out what is not taken. */
+static bool native_is_slow(void)
+{
+    return tm_native_depth != 0 && tm_store.sample_mean_bytes == 0;
+}
+
 void tm_hooks_choose_half(void)
 {
     if (atomic_load(&tm_live->mode) != TM_WORD_OFF)
-        set_mode(tm_store.snapshot_active || tm_filter_any() || !hooks_fit() ? TM_WORD_SLOW
-                                                                             : TM_WORD_FAST);
+        set_mode(tm_store.snapshot_active || tm_filter_any() || !hooks_fit() || native_is_slow()
+                     ? TM_WORD_SLOW
+                     : TM_WORD_FAST);
 }
 
 void tm_hooks_new_session(void)

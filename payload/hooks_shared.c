@@ -7,6 +7,7 @@
 #include <pthread.h>
 
 #include "payload/hooks_lane.h"
+#include "payload/native/native.h"
 #include "payload/sample.h"
 
 enum { NESTED_SLOTS = 64 };
@@ -121,7 +122,8 @@ static void record(uint32_t domain, void *block, size_t size)
     tm_traceback_refresh(cache);
     if (tm_store.sample_mean_bytes != 0 && !tm_sample_take(TM_LANE_SHARED, size))
         ;
-    else if (!tm_traceback_get(cache, &tm_layout, tstate, &traceback))
+    else if (!(tm_native_depth != 0 ? tm_native_traceback(TM_LANE_SHARED, tstate, &traceback)
+                                    : tm_traceback_get(cache, &tm_layout, tstate, &traceback)))
         tm_traceback_not_traced(cache);
     else if (!(tm_intern_node_at(traceback.node)->flags & TM_NODE_EXCLUDED))
         tm_store_record(TM_LANE_SHARED, (uint64_t)block, size, domain, traceback.node);

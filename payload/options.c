@@ -6,6 +6,8 @@
 
 #include "payload/tracer.h"
 
+/* As payload/native/native.h has it, which the agent needs nothing else of. */
+#define TM_NATIVE_DEPTH_MAX 128
 #define DAY_S 86400
 
 struct parse {
@@ -153,6 +155,7 @@ bool tm_options_parse(struct tm_options *options, const struct tm_msg_buf *msg, 
     take_bool(&parse, "follow_fork", &parsed.follow_fork);
     take_u64(&parse, "traceback_limit", TM_TRACEBACK_LIMIT_MAX, &limit);
     parsed.traceback_limit = (uint32_t)limit;
+    take_u64(&parse, "native", TM_NATIVE_DEPTH_MAX, &parsed.native_depth);
     take_u64(&parse, "sample_bytes", INT64_MAX, &parsed.sample_bytes);
     take_u64(&parse, "delay_ms", INT64_MAX, &parsed.delay_ms);
     take_u64(&parse, "threshold_bytes", INT64_MAX, &parsed.threshold_bytes);

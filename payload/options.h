@@ -22,6 +22,7 @@ struct tm_options {
     bool follow_fork;         /* children are traced as well */
     uint32_t traceback_limit; /* frames */
     uint64_t sample_bytes;    /* 0: every block */
+    uint64_t native_depth;    /* native frames; 0: none */
     uint64_t delay_ms;        /* 0: none */
     uint64_t threshold_bytes; /* 0: none */
     uint64_t repeat;          /* 0: no end */

@@ -27,6 +27,7 @@
 #include "payload/gil.h"
 #include "payload/hooks.h"
 #include "payload/mem.h"
+#include "payload/native/native.h"
 #include "payload/pyapi.h"
 #include "payload/redirect.h"
 #include "payload/store.h"
@@ -359,14 +360,15 @@ static void write_sites(struct snapshot *s)
     tms_writer_begin(s->writer, TMS_SITES);
     for (uint32_t i = 0; i < s->n_sites; i++) {
         struct tm_site *site = tm_intern_site_at(i);
+        bool native = site->flags & TM_SITE_NATIVE;
         struct tms_site out = {
             .file = site->file,
             .function = site->function,
             .line = site->line,
-            .kind = site->flags & TM_SITE_NATIVE ? TMS_SITE_NATIVE : TMS_SITE_PYTHON,
+            .kind = native ? TMS_SITE_NATIVE : TMS_SITE_PYTHON,
             .address = site->address,
-            .first_line = site->first_line,
-            .module = TMS_NO_ID,
+            .first_line = native ? 0 : site->first_line,
+            .module = native && site->first_line > 0 ? (uint32_t)site->first_line - 1 : TMS_NO_ID,
         };
         tms_writer_bytes(s->writer, &out, sizeof(out));
     }
@@ -467,6 +469,7 @@ static void write_facts(struct snapshot *s)
     if (tm_py.redirected)
         tms_writer_fact(w, "unseen", TM_REDIRECT_UNSEEN);
     tms_writer_fact_i64(w, "enabled_ns", (int64_t)tm_state_export.enabled_ns);
+    tms_writer_fact_i64(w, "native", tm_state_export.native_depth);
     tms_writer_fact_i64(w, "sample_bytes", (int64_t)tm_state_export.sample_bytes);
     tms_writer_fact_i64(w, "dropped", (int64_t)s->totals.dropped);
     tms_writer_fact_i64(w, "counter", s->options->counter);
@@ -521,6 +524,36 @@ static uint32_t collect_metrics(struct snapshot *s, struct metric ret[16])
     return n;
 }
 
+static uint32_t intern_build_id_locked(const struct tm_native_file *file)
+{
+    static const char digits[] = "0123456789abcdef";
+    char text[2 * TM_NATIVE_BUILD_ID_MAX];
+    for (uint32_t i = 0; i < file->build_id_bytes; i++) {
+        text[2 * i] = digits[file->build_id[i] >> 4];
+        text[2 * i + 1] = digits[file->build_id[i] & 15];
+    }
+    return file->build_id_bytes ? tm_intern_string_locked(text, 2 * file->build_id_bytes) : TM_NONE;
+}
+
+/* Modules come to the list before sites name them, so that it is long enough for all sites. */
+static void write_modules(struct snapshot *s)
+{
+    uint32_t n = tm_native_file_count();
+    if (n == 0)
+        return;
+    tms_writer_begin(s->writer, TMS_MODULES);
+    for (uint32_t i = 0; i < n; i++) {
+        const struct tm_native_file *file = tm_native_file_at(i);
+        struct tms_module out = {.start = file->start, .end = file->end, .bias = file->bias};
+        pthread_mutex_lock(&tm_intern_lock);
+        out.path = tm_intern_string_locked(file->path, (uint32_t)strlen(file->path));
+        out.build_id = intern_build_id_locked(file);
+        pthread_mutex_unlock(&tm_intern_lock);
+        tms_writer_bytes(s->writer, &out, sizeof(out));
+    }
+    tms_writer_finish(s->writer);
+}
+
 /* Interns the metrics' names before the strings are written; they are few and stay. */
 static void write_tables(struct snapshot *s)
 {
@@ -529,8 +562,9 @@ static void write_tables(struct snapshot *s)
     pthread_mutex_lock(&tm_intern_lock);
     for (uint32_t i = 0; i < n; i++)
         names[i] = tm_intern_string_locked(metrics[i].name, (uint32_t)strlen(metrics[i].name));
-    s->n_strings = tm_vec_count(&tm_state_export.strings);
     pthread_mutex_unlock(&tm_intern_lock);
+    write_modules(s);
+    s->n_strings = tm_vec_count(&tm_state_export.strings);
     write_strings(s);
     write_sites(s);
     write_nodes(s);

@@ -159,8 +159,8 @@ static void grow_walks(struct tm_traceback_cache *cache)
     cache->walk_mask = slots - 1;
 }
 
-static void remember_walk(struct tm_traceback_cache *cache, uint64_t hash1, uint64_t hash2,
-                          uint32_t node)
+void tm_traceback_remember(struct tm_traceback_cache *cache, uint64_t hash1, uint64_t hash2,
+                           uint32_t node)
 {
     struct tm_walk_slot *walk = &cache->walks[(hash1 >> 20 ^ hash1) & cache->walk_mask];
     if (walk->epoch == cache->epoch && ++cache->evictions > (cache->walk_mask + 1) / 2) {
@@ -198,6 +198,6 @@ __attribute__((noinline)) bool tm_traceback_walk_slow(struct tm_traceback_cache 
         return false;
     *ret_node = node;
     if (exact)
-        remember_walk(cache, hash1, hash2, node);
+        tm_traceback_remember(cache, hash1, hash2, node);
     return true;
 }

@@ -79,6 +79,9 @@ const struct tm_site_slot *tm_traceback_site_slow(struct tm_traceback_cache *cac
                                                   tm_frame_ref frame, uint64_t key);
 bool tm_traceback_walk_slow(struct tm_traceback_cache *cache, tm_frame_ref top, uint64_t hash1,
                             uint64_t hash2, uint32_t *ret_node);
+/* Keeps the node of a fingerprint for the next time. */
+void tm_traceback_remember(struct tm_traceback_cache *cache, uint64_t hash1, uint64_t hash2,
+                           uint32_t node);
 void tm_traceback_catch_up(struct tm_traceback_cache *cache);
 
 static inline uint32_t tm_traceback_site_index(uint64_t key)

@@ -18,6 +18,7 @@
 #include "payload/gil.h"
 #include "payload/hooks.h"
 #include "payload/layout.h"
+#include "payload/native/native.h"
 #include "payload/pyapi.h"
 #include "payload/query.h"
 #include "payload/redirect.h"
@@ -110,6 +111,7 @@ static void store_release(void)
         /* Nobody may begin anew before the old store is gone. */
         tm_store_done();
         tm_traceback_done();
+        tm_native_done();
         atomic_store(&store_users, 0);
     }
 }
@@ -122,6 +124,7 @@ static void adopt_if_forked(void)
         return;
     tm_store_abandon();
     tm_traceback_abandon();
+    tm_native_abandon();
     tm_snapshot_abandon();
     atomic_store(&store_users, 0);
     atomic_store(&window_eventfd, -1);
@@ -192,6 +195,33 @@ static bool store_up(void)
     return true;
 }
 
+static int set_native(uint32_t depth, char *message, size_t message_bytes)
+{
+    pthread_mutex_lock(&tm_store_lock);
+    bool ok = tm_native_enable_locked(depth);
+    tm_state_export.native_depth = tm_native_depth;
+    tm_hooks_choose_half();
+    pthread_mutex_unlock(&tm_store_lock);
+    if (!ok)
+        snprintf(message, message_bytes, "no memory for native frames");
+    return ok ? 0 : -ENOMEM;
+}
+
+int tm_tracer_prepare_native(char *message, size_t message_bytes)
+{
+    return tm_native_prepare(message, message_bytes);
+}
+
+void tm_tracer_refresh_native(void)
+{
+    tm_native_refresh();
+}
+
+uint32_t tm_tracer_native_depth(void)
+{
+    return tm_native_depth;
+}
+
 int tm_tracer_enable(const struct tm_tracer_options *options, char *message, size_t message_bytes)
 {
     if (!ready) {
@@ -205,7 +235,7 @@ int tm_tracer_enable(const struct tm_tracer_options *options, char *message, siz
     }
     if (tm_tracer_is_enabled()) {
         tm_tracer_set_limit(options->traceback_limit);
-        return 0;
+        return set_native(options->native_depth, message, message_bytes);
     }
     if (!tm_hooks_setup()) {
         snprintf(message, message_bytes, "no memory for the hooks");
@@ -224,6 +254,10 @@ int tm_tracer_enable(const struct tm_tracer_options *options, char *message, siz
     }
     restarts = (struct tm_restarts){0, 0};
     atomic_store(&store_users, 1);
+    if (set_native(options->native_depth, message, message_bytes) < 0) {
+        store_release();
+        return -ENOMEM;
+    }
     tm_traceback_limit = options->traceback_limit;
     tm_state_export.traceback_limit = options->traceback_limit;
     tm_state_export.sample_bytes = options->sample_bytes;
@@ -300,6 +334,8 @@ enum tm_unhook tm_tracer_disable(void)
         result = TM_UNHOOK_INERT;
     if (was_enabled)
         store_release();
+    else if (atomic_load(&store_users) == 0)
+        tm_native_done(); /* what was prepared for a session that did not come about */
     return result;
 }
 

@@ -20,6 +20,7 @@
 struct tm_tracer_options {
     uint32_t traceback_limit; /* frames, 0 .. TM_TRACEBACK_LIMIT_MAX */
     uint64_t sample_bytes;    /* 0: every block */
+    uint32_t native_depth;    /* native frames; 0: none; else tm_native_prepare came before */
 };
 
 struct tm_totals {
@@ -54,6 +55,12 @@ bool tm_tracer_quiesce(int timeout_ms);
 bool tm_tracer_is_enabled(void);
 /* Applies to new traces only. GIL. */
 void tm_tracer_set_limit(uint32_t frames);
+uint32_t tm_tracer_native_depth(void);
+/* Before tm_tracer_enable with a native_depth that is not 0: looks at the modules. Without the GIL.
+ * 0 or -errno with a message. */
+int tm_tracer_prepare_native(char *message, size_t message_bytes);
+/* Looks whether modules have come or gone; every now and then. Without the GIL. */
+void tm_tracer_refresh_native(void);
 
 struct tm_filter_spec;
 /* Replaces all filters (payload/filter.h). They apply to new traces only and survive a disable.

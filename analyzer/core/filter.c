@@ -135,7 +135,10 @@ static void judge_nodes(const struct tm_filter *filter, const struct tms_file *f
         uint32_t site = file->nodes[i].site;
         uint32_t parent = file->nodes[i].parent;
         node_matches[i] = site < file->n_sites ? site_matches[site] : 0;
-        if ((filter->flags & TM_FILTER_TRACEBACK) && parent < i)
+        /* What native code takes is its Python caller's, too. */
+        if (((filter->flags & TM_FILTER_TRACEBACK) ||
+             (site < file->n_sites && (file->sites[site].kind & 0xff) == TMS_SITE_NATIVE)) &&
+            parent < i)
             node_matches[i] |= node_matches[parent];
         verdict[i] |= node_matches[i];
     }

@@ -29,7 +29,7 @@ static uint64_t add_saturated(uint64_t a, uint64_t b)
 
 bool tm_group_by_has_frames(enum tm_group_by by)
 {
-    return by == TM_BY_LINE || by == TM_BY_FILE || by == TM_BY_FUNCTION;
+    return by == TM_BY_LINE || by == TM_BY_FILE || by == TM_BY_FUNCTION || by == TM_BY_MODULE;
 }
 
 bool tm_group_by_needs_traces(enum tm_group_by by)
@@ -119,6 +119,8 @@ static uint32_t site_key(const struct tm_model *model, enum tm_group_by by, uint
         return model->line_of_site[site];
     case TM_BY_FUNCTION:
         return model->function_of_site[site];
+    case TM_BY_MODULE:
+        return tm_model_site(model, site)->module;
     default:
         return tm_model_site(model, site)->file;
     }
@@ -148,6 +150,23 @@ static void add(struct tm_tally *to, struct tm_tally amount)
     to->count = add_saturated(to->count, amount.count);
 }
 
+/* Lines and files are Python's: what native code takes is its caller's there. False: the frame does
+ * not count. */
+static bool node_site(const struct tm_image *image, const struct tm_groups *groups, uint32_t node,
+                      uint32_t *ret)
+{
+    const struct tms_file *file = image->file;
+    bool python = groups->by == TM_BY_LINE || groups->by == TM_BY_FILE;
+
+    if (python && tm_image_node_is_native(image, node)) {
+        *ret = tm_image_python_site(image, node);
+        return !groups->cumulative;
+    }
+    *ret = node && file->nodes[node].site < file->n_sites ? image->site_map[file->nodes[node].site]
+                                                          : TM_MODEL_NO_SITE;
+    return true;
+}
+
 static bool group_tally(struct tm_image *image, struct tm_tally *tally, struct tm_groups *ret)
 {
     const struct tms_file *file = image->file;
@@ -172,8 +191,8 @@ static bool group_tally(struct tm_image *image, struct tm_tally *tally, struct t
             add(&dense[image->node_map[n]], tally[n]);
             continue;
         }
-        site = n && file->nodes[n].site < file->n_sites ? image->site_map[file->nodes[n].site]
-                                                        : TM_MODEL_NO_SITE;
+        if (!node_site(image, ret, n, &site))
+            continue;
         add(&dense[site_key(model, ret->by, site)], tally[n]);
     }
     ok = gather(dense, n_dense, ret);
@@ -390,7 +409,7 @@ bool tm_groups_make(struct tm_image *image, enum tm_group_by by, unsigned flags,
         ok = group_stats(image, &groups) || no_memory(error);
     } else if (by == TM_BY_ADDRESS) {
         ok = group_by_address(image, &groups, error);
-    } else if (by <= TM_BY_TRACEBACK) {
+    } else if (by <= TM_BY_TRACEBACK || by == TM_BY_MODULE) {
         ok = group_by_node(image, &groups, error);
     } else {
         ok = group_by_column(image, &groups, error);
@@ -432,6 +451,7 @@ struct tm_group_label tm_group_describe(const struct tm_model *model, enum tm_gr
         break;
     case TM_BY_FILE:
     case TM_BY_TYPE:
+    case TM_BY_MODULE:
         label.file = tm_model_string(model, (uint32_t)id);
         break;
     case TM_BY_TRACEBACK:

@@ -24,6 +24,7 @@ enum tm_group_by {
     TM_BY_THREAD,     /* id: thread's id; 0: unknown */
     TM_BY_AGE,        /* id: snapshots of the session that had begun when it was allocated */
     TM_BY_TYPE,       /* id: string; 0: unknown */
+    TM_BY_MODULE,     /* id: string, path of the module of the most recent frame; 0: Python's */
     TM_BY_COUNT,
 };
 

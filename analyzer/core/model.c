@@ -52,7 +52,8 @@ bool tm_model_key_sites(struct tm_model *model)
     for (uint32_t i = model->n_keyed; i < n; i++) {
         const struct tm_model_site *site = tm_model_site(model, i);
         uint64_t line = (uint64_t)site->file << 32 | (uint32_t)site->line;
-        uint64_t function = (uint64_t)site->file << 32 | site->function;
+        uint32_t place = site->kind == TMS_SITE_NATIVE ? site->module : site->file;
+        uint64_t function = (uint64_t)place << 32 | site->function;
 
         model->line_of_site[i] = tm_intern_get(&model->lines, &line);
         model->function_of_site[i] = tm_intern_get(&model->functions, &function);
@@ -124,10 +125,48 @@ void tm_image_done(struct tm_image *image)
 {
     free(image->string_map);
     free(image->site_map);
+    free(image->outer_start);
+    free(image->outer);
     free(image->node_map);
     free(image->keep_node);
     free(image->keep_stat);
     memset(image, 0, sizeof *image);
+}
+
+/* The frames that a native frame was inlined into come between it and its caller. */
+static bool add_outer(struct tm_image *image, uint32_t site, uint32_t *parent)
+{
+    if (image->outer_start == NULL || site >= image->file->n_sites)
+        return true;
+    for (uint32_t k = image->outer_start[site]; k < image->outer_start[site + 1]; k++) {
+        struct tm_model_node node = {.parent = *parent, .site = image->outer[k]};
+        *parent = tm_intern_get(&image->model->nodes, &node);
+        if (*parent == TMS_NO_ID)
+            return false;
+    }
+    return true;
+}
+
+bool tm_image_node_is_native(const struct tm_image *image, uint32_t node)
+{
+    const struct tms_file *file = image->file;
+    uint32_t site = node && node < file->n_nodes ? file->nodes[node].site : TMS_NO_ID;
+
+    return site < file->n_sites && (file->sites[site].kind & 0xff) == TMS_SITE_NATIVE;
+}
+
+uint32_t tm_image_python_site(const struct tm_image *image, uint32_t node)
+{
+    const struct tms_file *file = image->file;
+    uint32_t at = node;
+
+    while (tm_image_node_is_native(image, at) && file->nodes[at].parent < at)
+        at = file->nodes[at].parent;
+    if (at == 0)
+        at = node; /* native frames only */
+    if (at == 0 || file->nodes[at].site >= file->n_sites)
+        return TM_MODEL_NO_SITE;
+    return image->site_map[file->nodes[at].site];
 }
 
 bool tm_image_map_nodes(struct tm_image *image)
@@ -147,7 +186,9 @@ bool tm_image_map_nodes(struct tm_image *image)
             .parent = from->parent < i ? map[from->parent] : TM_MODEL_EMPTY,
             .site = from->site < file->n_sites ? image->site_map[from->site] : TM_MODEL_NO_SITE,
         };
-        map[i] = tm_intern_get(&image->model->nodes, &node);
+        map[i] = add_outer(image, from->site, &node.parent)
+                     ? tm_intern_get(&image->model->nodes, &node)
+                     : TMS_NO_ID;
         if (map[i] == TMS_NO_ID) {
             free(map);
             return false;

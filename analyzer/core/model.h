@@ -35,13 +35,13 @@ struct tm_model_node {
 };
 
 struct tm_model {
-    struct tm_intern strings;   /* struct tms_str, borrowed from the files */
-    struct tm_intern sites;     /* struct tm_model_site */
-    struct tm_intern nodes;     /* struct tm_model_node */
-    struct tm_intern lines;     /* key of grouping by line: file << 32 | line */
-    struct tm_intern functions; /* key of grouping by function: file << 32 | function */
-    uint32_t *line_of_site;     /* site -> id in `lines`, for the first n_keyed sites */
-    uint32_t *function_of_site;
+    struct tm_intern strings;    /* struct tms_str, borrowed from the files */
+    struct tm_intern sites;      /* struct tm_model_site */
+    struct tm_intern nodes;      /* struct tm_model_node */
+    struct tm_intern lines;      /* key of grouping by line: file << 32 | line */
+    struct tm_intern functions;  /* key of grouping by function: file << 32 | function */
+    uint32_t *line_of_site;      /* site -> id in `lines`, for the first n_keyed sites */
+    uint32_t *function_of_site;  /* a native function is known by its module, not its source */
     uint32_t n_keyed;
 };
 
@@ -73,6 +73,10 @@ struct tm_image {
     const struct tms_file *file; /* borrowed */
     uint32_t *string_map;        /* file's string id -> model's */
     uint32_t *site_map;          /* file's site id -> model's */
+    /* A native frame may stand for several, where functions were inlined: site_map has the
+     * innermost one, these the others, outermost first: outer[outer_start[site]] up to
+     * outer[outer_start[site + 1]]. NULL: there are none. Owned. */
+    uint32_t *outer_start, *outer;
     uint32_t *node_map;          /* file's node id -> model's; NULL until tm_image_map_nodes */
     uint8_t *keep_node;          /* file's node id -> 1: the filters keep it; NULL: all kept */
     uint8_t *keep_stat;          /* the same by index of file->stats */
@@ -83,6 +87,11 @@ bool tm_image_init(struct tm_image *image, struct tm_model *model, const struct 
 void tm_image_done(struct tm_image *image);
 /* Needed for grouping by traceback and for whoever walks the model's nodes. Idempotent. */
 bool tm_image_map_nodes(struct tm_image *image);
+
+/* The site that stands for a node of the file where memory is said to be of one line or file: the
+ * most recent Python frame where there is one, whatever native frames it called. */
+uint32_t tm_image_python_site(const struct tm_image *image, uint32_t node);
+bool tm_image_node_is_native(const struct tm_image *image, uint32_t node);
 
 /* Whether the snapshot holds traces; one without holds counters by site only. */
 bool tm_image_has_traces(const struct tm_image *image);

@@ -29,7 +29,8 @@ enum { ENABLE_TRIES = 5000 };
 
 static PyObj *py_enable(PyObj *self, PyObj *unused)
 {
-    struct tm_tracer_options options = {.traceback_limit = tm_tracer_traceback_limit()};
+    struct tm_tracer_options options = {.traceback_limit = tm_tracer_traceback_limit(),
+                                        .native_depth = tm_tracer_native_depth()};
     char message[256] = "";
     int status = 0;
     (void)self;

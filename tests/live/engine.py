@@ -10,7 +10,8 @@ LIB_DIR = os.environ["TM_LIB_DIR"]
 
 
 class Options(ctypes.Structure):
-    _fields_ = [("traceback_limit", ctypes.c_uint32), ("sample_bytes", ctypes.c_uint64)]
+    _fields_ = [("traceback_limit", ctypes.c_uint32), ("sample_bytes", ctypes.c_uint64),
+                ("native_depth", ctypes.c_uint32)]
 
 
 class Totals(ctypes.Structure):

@@ -95,6 +95,21 @@ int tm_tracer_setup(const struct tm_layout *dwarf, char *message, size_t message
     return tm_stub.setup_status;
 }
 
+uint32_t tm_tracer_native_depth(void)
+{
+    return 0;
+}
+
+int tm_tracer_prepare_native(char *message, size_t message_bytes)
+{
+    (void)message, (void)message_bytes;
+    return 0;
+}
+
+void tm_tracer_refresh_native(void)
+{
+}
+
 int tm_tracer_enable(const struct tm_tracer_options *options, char *message, size_t message_bytes)
 {
     tm_stub_fence();

@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: MIT
+#include "payload/native/native.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "payload/gil.h"
+#include "payload/hooks.h"
+#include "payload/mem.h"
+#include "payload/pyapi.h"
+#include "payload/tracer.h"
+
+uint32_t tm_native_depth;
+struct tm_native_lane tm_native_lanes[TM_LANES];
+struct tm_native_map *tm_native_map;
+uint64_t tm_native_main_stack_high;
+uint64_t tm_native_eval_start, tm_native_eval_end;
+
+static struct tm_native_map *prepared; /* agent thread */
+
+/* Field 28 of /proc/self/stat: where the program's arguments begin, above all frames of the main
+ * thread. */
+static void find_main_stack(void)
+{
+    char text[1024];
+    int fd = open("/proc/self/stat", O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd >= 0 ? read(fd, text, sizeof(text) - 1) : -1;
+    if (fd >= 0)
+        close(fd);
+    text[n > 0 ? n : 0] = '\0';
+    const char *at = strrchr(text, ')');
+    for (int field = 2; at != NULL && field < 28; field++) {
+        at = strchr(at, ' ');
+        if (at != NULL)
+            at++;
+    }
+    uint64_t value = 0;
+    for (; at != NULL && *at >= '0' && *at <= '9'; at++)
+        value = value * 10 + (uint64_t)(*at - '0');
+    tm_native_main_stack_high = value;
+}
+
+/* Up to 3.9 nothing on the stack tells which C frame runs Python code: the function's own range
+ * does. */
+static void find_eval(void)
+{
+    tm_native_eval_start = (uint64_t)tm_pyapi_find("_PyEval_EvalFrameDefault");
+    tm_native_eval_end = tm_native_eval_start;
+    if (tm_native_eval_start != 0)
+        tm_native_eval_end = tm_native_function_end(tm_native_eval_start);
+}
+
+int tm_native_prepare(char *message, size_t message_bytes)
+{
+#if !defined(__x86_64__)
+    snprintf(message, message_bytes, "native frames are known on x86-64 only");
+    return -ENOTSUP;
+#endif
+    tm_native_map_free(prepared);
+    prepared = tm_native_map_build(tm_native_map);
+    if (prepared == NULL) {
+        snprintf(message, message_bytes, "no memory for the tables of native frames");
+        return -ENOMEM;
+    }
+    find_main_stack();
+    find_eval();
+    return 0;
+}
+
+static void forget_addresses(void)
+{
+    for (int lane = 0; lane < TM_LANES; lane++)
+        if (tm_native_lanes[lane].pcs != NULL)
+            memset(tm_native_lanes[lane].pcs, 0, TM_NATIVE_PCS * sizeof(struct tm_native_pc));
+    tm_traceback_flush();
+}
+
+static bool lanes_up(void)
+{
+    for (int i = 0; i < TM_LANES; i++) {
+        struct tm_native_lane *lane = &tm_native_lanes[i];
+        if (lane->pcs == NULL)
+            lane->pcs = tm_mem_map(TM_NATIVE_PCS * sizeof(*lane->pcs));
+        if (lane->items == NULL)
+            lane->items = tm_mem_map(TM_NATIVE_ITEMS * sizeof(*lane->items));
+        if (lane->path == NULL)
+            lane->path = tm_mem_map(TM_NATIVE_ITEMS * sizeof(*lane->path));
+        memset(lane->threads, 0, sizeof(lane->threads));
+        if (lane->pcs == NULL || lane->items == NULL || lane->path == NULL)
+            return false;
+    }
+    return true;
+}
+
+bool tm_native_enable_locked(uint32_t depth)
+{
+    if (depth == tm_native_depth)
+        return true;
+    if (depth != 0 && ((prepared == NULL && tm_native_map == NULL) || !lanes_up()))
+        return false;
+    if (prepared != NULL && depth != 0) {
+        struct tm_native_map *old = tm_native_map;
+        tm_native_map = prepared;
+        prepared = NULL;
+        tm_native_map_free(old);
+    }
+    tm_native_depth = depth;
+    forget_addresses();
+    return true;
+}
+
+/* The store is held. */
+static void refresh(void)
+{
+    int gil;
+    struct tm_native_map *fresh = tm_native_map_build(tm_native_map);
+    if (fresh == NULL)
+        return; /* the old one stays true for what it knows; tried again next time */
+    int own = tm_hooks_own_begin();
+    bool taken = tm_gil_take(&gil) == 0;
+    tm_hooks_own_end(own);
+    if (!taken) {
+        tm_native_map_free(fresh);
+        return;
+    }
+    pthread_mutex_lock(&tm_store_lock);
+    struct tm_native_map *old = fresh;
+    if (tm_native_depth != 0) {
+        old = tm_native_map;
+        tm_native_map = fresh;
+        forget_addresses();
+    }
+    pthread_mutex_unlock(&tm_store_lock);
+    own = tm_hooks_own_begin();
+    tm_gil_drop(gil);
+    tm_hooks_own_end(own);
+    tm_native_map_free(old);
+}
+
+void tm_native_refresh(void)
+{
+    if (tm_native_depth == 0 || !tm_tracer_hold())
+        return;
+    if (tm_native_map_is_stale(tm_native_map))
+        refresh();
+    tm_tracer_unhold();
+}
+void tm_native_done(void)
+{
+    tm_native_depth = 0;
+    for (int i = 0; i < TM_LANES; i++) {
+        struct tm_native_lane *lane = &tm_native_lanes[i];
+        tm_mem_unmap(lane->pcs, TM_NATIVE_PCS * sizeof(*lane->pcs));
+        tm_mem_unmap(lane->items, TM_NATIVE_ITEMS * sizeof(*lane->items));
+        tm_mem_unmap(lane->path, TM_NATIVE_ITEMS * sizeof(*lane->path));
+        *lane = (struct tm_native_lane){0};
+    }
+    tm_native_map_free(tm_native_map);
+    tm_native_map_free(prepared);
+    tm_native_map = prepared = NULL;
+    tm_native_files_done();
+}
+
+void tm_native_abandon(void)
+{
+    tm_native_depth = 0;
+    memset(tm_native_lanes, 0, sizeof(tm_native_lanes));
+    tm_native_map = prepared = NULL;
+    tm_native_files_abandon();
+}
+
+/* ---- sites ---- */
+
+static uint32_t intern_text_locked(const char *text)
+{
+    return tm_intern_string_locked(text, (uint32_t)strlen(text));
+}
+
+static uint32_t cut_site_locked(uint64_t cut)
+{
+    static const char *const reasons[TM_NATIVE_CUTS] = {
+        [TM_NATIVE_CUT_NO_TABLE] = "[native stack cut: no unwind table]",
+        [TM_NATIVE_CUT_NO_MODULE] = "[native stack cut: code of no known module]",
+        [TM_NATIVE_CUT_STACK] = "[native stack cut: not a known stack]",
+    };
+    struct tm_site site = {.file = TM_NONE, .flags = TM_SITE_NATIVE};
+    site.function = intern_text_locked(reasons[cut]);
+    return site.function == TM_NONE ? TM_NONE : tm_intern_site_locked(&site);
+}
+
+uint32_t tm_native_site_locked(uint64_t pc)
+{
+    if (pc < TM_NATIVE_CUTS)
+        return cut_site_locked(pc);
+    const struct tm_native_range *range = tm_native_map_find(tm_native_map, pc);
+    struct tm_site site = {
+        .file = TM_NONE,
+        .function = TM_NONE,
+        .address = pc,
+        .flags = TM_SITE_NATIVE,
+    };
+    if (range != NULL) {
+        /* Which module it was, plus 1: another one may come to this address. */
+        site.first_line = (int32_t)range->file + 1;
+        site.file = intern_text_locked(tm_native_file_at(range->file)->path);
+        if (site.file == TM_NONE)
+            return TM_NONE;
+    }
+    return tm_intern_site_locked(&site);
+}

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Native frames in tracebacks: switched on for a session by its depth, and kept
+ * true while modules come and go.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "payload/native/table.h"
+#include "payload/store.h"
+#include "payload/traceback.h"
+
+#define TM_NATIVE_DEPTH_MAX 128u
+
+/* Native frames to keep of each traceback; 0: none. Written while both lanes stand still. */
+extern uint32_t tm_native_depth;
+
+/* ---- the agent's side ---- */
+
+/* Before the GIL is taken for tm_tracer_enable with a depth: builds the map. Holds no lock.
+ * 0 or -errno with a message. */
+int tm_native_prepare(char *message, size_t message_bytes);
+/* Sets the depth and publishes what was prepared. GIL and tm_store_lock, the caches exist. False:
+ * memory is short, or nothing was prepared (depth not 0). */
+bool tm_native_enable_locked(uint32_t depth);
+/* Compiles what the loader has brought and publishes it. Without the GIL; cheap where nothing has
+ * changed. Native frames must be on. */
+void tm_native_refresh(void);
+/* Forgets everything; no hook runs. */
+void tm_native_done(void);
+/* In a forked child, which inherits none of it. */
+void tm_native_abandon(void);
+
+/* ---- the hooks' side ---- */
+
+/* The traceback of this thread, native frames and Python's in one: as tm_traceback_get, with the
+ * lane's lock. Takes no other lock unless it is a traceback that was not seen lately, allocates
+ * nothing of the program's. */
+bool tm_native_traceback(enum tm_lane lane, uint64_t tstate, struct tm_traceback *ret);
+
+/* ---- shared by native.c and walk.c ---- */
+
+enum { TM_NATIVE_PCS = 8192, TM_NATIVE_THREADS = 64 };
+#define TM_NATIVE_ITEMS (TM_NATIVE_DEPTH_MAX + TM_TRACEBACK_LIMIT_MAX + 1)
+
+/* What is known of a return address. */
+enum tm_native_role { TM_NATIVE_ROLE_UNKNOWN = 0, TM_NATIVE_ROLE_C = 1, TM_NATIVE_ROLE_EVAL = 2 };
+struct tm_native_pc {
+    uint64_t pc; /* 0: empty */
+    uint32_t rule;
+    uint32_t site : 30; /* 0: not interned yet */
+    uint32_t role : 2;  /* enum tm_native_role */
+};
+
+/* A frame of the stack that is being gathered. */
+struct tm_native_item {
+    uint64_t key;       /* native: the return address, or enum tm_native_cut; Python: its key */
+    tm_frame_ref frame; /* Python; 0: native */
+};
+
+/* Why a native stack ends before its outermost frame: shown as a frame of its own. */
+enum tm_native_cut {
+    TM_NATIVE_CUT_NO_TABLE = 1,
+    TM_NATIVE_CUT_NO_MODULE = 2,
+    TM_NATIVE_CUT_STACK = 3,
+    TM_NATIVE_CUTS = 4,
+};
+
+struct tm_native_stack {
+    uintptr_t thread; /* 0: empty */
+    uint64_t low, high; /* addresses between them were found mapped */
+};
+
+struct tm_native_lane {
+    struct tm_native_pc *pcs;     /* TM_NATIVE_PCS */
+    struct tm_native_item *items; /* TM_NATIVE_ITEMS */
+    uint32_t *path;               /* TM_NATIVE_ITEMS site ids */
+    struct tm_native_stack threads[TM_NATIVE_THREADS];
+};
+
+extern struct tm_native_lane tm_native_lanes[TM_LANES];
+extern struct tm_native_map *tm_native_map;
+extern uint64_t tm_native_main_stack_high;         /* 0: not known */
+extern uint64_t tm_native_eval_start, tm_native_eval_end; /* up to 3.9 */
+
+/* Interns the site of a return address or of a cut. tm_intern_lock. */
+uint32_t tm_native_site_locked(uint64_t pc);

@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: MIT
+"""Native frames: the same ones that gdb sees at the same moment, with the Python frames between
+them, in every Python; and what is said where files are stripped, changed or gone."""
+import json
+import os
+import shutil
+import subprocess
+
+import pytest
+
+import tms
+from tools import must, snapshot, tm_analyze, tm_attach
+from victim import wait_until
+
+CALLS = ["json", "re", "sqlite3", "ctypes", "sorted", "class", "generator", "extension"]
+SIZE = 3456789
+NATIVE = 1
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+# Prints a line for each frame that is not inlined: its address and the function's name.
+GDB_SCRIPT = """
+import gdb
+frame = gdb.newest_frame()
+while frame is not None:
+    if frame.type() != gdb.INLINE_FRAME:
+        print("FRAME %d %s" % (frame.pc(), frame.name()))
+    frame = frame.older()
+"""
+
+
+@pytest.fixture(scope="session")
+def extension(tmp_path_factory):
+    if shutil.which("g++") is None:
+        pytest.skip("no g++")
+    path = tmp_path_factory.mktemp("extension") / "libtm-native-test.so"
+    subprocess.run(["g++", "-O2", "-g", "-shared", "-fPIC", "-fvisibility=hidden", "-o", str(path),
+                    os.path.join(HERE, "native_extension.cpp")], check=True)
+    return path
+
+
+@pytest.fixture
+def gdb():
+    if shutil.which("gdb") is None:
+        pytest.skip("no gdb")
+
+
+def gdb_frames(pid, folder):
+    script = folder / "frames.py"
+    script.write_text(GDB_SCRIPT)
+    env = {key: value for key, value in os.environ.items() if key != "DEBUGINFOD_URLS"}
+    done = subprocess.run(["gdb", "-nx", "-batch", "-p", str(pid), "-x", str(script)],
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.DEVNULL, timeout=120, env=env)
+    return [(int(line.split()[1]), line.split(None, 2)[2])
+            for line in done.stdout.decode().splitlines() if line.startswith("FRAME ")]
+
+
+class NativeFile(tms.File):
+    def stack(self):
+        """Of the biggest block: addresses of native frames and names of Python functions, most
+        recent first."""
+        trace = max(self.traces, key=lambda trace: trace.size)
+        assert SIZE <= trace.size <= SIZE + 16
+        result, node = [], trace.node
+        while node:
+            parent, site = self.nodes[node]
+            _, function, _, kind, address, _, _ = self._sites[site]
+            result.append(address if kind == NATIVE and address else self._string(function))
+            node = parent
+        return result
+
+
+def groups(stack, is_python):
+    """Native frames between runs of Python frames; those before the first are left out."""
+    result, seen = [], False
+    for frame in stack:
+        if is_python(frame):
+            if not seen or result[-1]:
+                result.append([])
+            seen = True
+        elif seen:
+            result[-1].append(frame)
+    return result
+
+
+def is_eval(name):
+    return name.startswith("_PyEval_EvalFrameDefault")
+
+
+def keep_block(victim):
+    victim.command("go")
+    victim.expect("kept")
+    victim.wait_until_blocked()
+
+
+@pytest.mark.pythons(low=(3, 6), high=(3, 13))
+@pytest.mark.parametrize("call", CALLS)
+def test_frames_are_those_of_gdb(python, call, start_victim, tmp_path, extension, gdb):
+    victim = start_victim(python, "native_calls.py", call, extension)
+    must(tm_attach("--native=128", "--traceback-limit", 100, "--delay", 0, "--memory-threshold", 0,
+                   victim.pid, cwd=tmp_path))
+    keep_block(victim)
+    path = snapshot(victim, tmp_path)
+    seen = gdb_frames(victim.pid, tmp_path)
+    file = NativeFile(path)
+    file.check()
+    stack = file.stack()
+    names = [frame for frame in stack if isinstance(frame, str)]
+    assert not [name for name in names if name.startswith("[")], stack
+    assert names[0].split(".")[-1] == "keep", stack
+    assert file.facts["native"] == "128"
+    if not any(is_eval(name) for _, name in seen):
+        pytest.skip("this Python is stripped: gdb does not know which frames run Python code")
+    expected = groups(seen, lambda frame: is_eval(frame[1]))
+    found = groups(stack, lambda frame: isinstance(frame, str))
+    assert found == [[address for address, _ in group] for group in expected]
+    victim.command("go on")
+    must(tm_attach("--detach", victim.pid))
+
+
+def test_names_are_those_of_the_source(any_python, start_victim, tmp_path, extension):
+    path = native_snapshot(any_python, start_victim, tmp_path, extension)
+    frames = biggest_frames(path)
+    functions = [frame for frame in frames if "native_extension.cpp" in frame]
+    names = [frame[frame.index("(") + 1:-1] for frame in functions]
+    assert names == ["outer::Keeper<int>::keep(int)", "innermost", "middle", "realigned",
+                     "variable", "tm_test_enter"], frames
+    lines = open(os.path.join(HERE, "native_extension.cpp")).read().split("\n")
+    for frame, text in zip(functions, ["callback(value) + 1", "keeper.keep(value)",
+                                       "innermost(callback", "middle(callback",
+                                       "realigned(callback", "tail(callback"]):
+        line = int(frame.split(":")[1].split()[0])
+        assert text in lines[line - 1], frame
+
+
+def native_snapshot(python, start_victim, folder, extension):
+    victim = start_victim(python, "native_calls.py", "extension", extension)
+    must(tm_attach("--native", "--traceback-limit", 100, "--delay", 0, "--memory-threshold", 0,
+                   victim.pid, cwd=folder))
+    keep_block(victim)
+    return snapshot(victim, folder)
+
+
+def biggest_frames(path, *args):
+    """Frames of the biggest traceback as tm-analyze shows them."""
+    result = tm_analyze("traceback", "-n", 1, "--json", path, *args)
+    assert result.status == 0, result
+    return json.loads(result.out)["items"][0]["traceback"]
+
+
+def test_separate_debug_file(any_python, start_victim, tmp_path, extension):
+    if shutil.which("objcopy") is None:
+        pytest.skip("no objcopy")
+    module = tmp_path / "libstripped.so"
+    shutil.copy(str(extension), str(module))
+    debug = tmp_path / "debug"
+    build_id = subprocess.run(["readelf", "-n", str(module)], stdout=subprocess.PIPE, check=True) \
+        .stdout.decode().split("Build ID: ")[1].split()[0]
+    folder = debug / ".build-id" / build_id[:2]
+    folder.mkdir(parents=True)
+    subprocess.run(["objcopy", "--only-keep-debug", str(module),
+                    str(folder / (build_id[2:] + ".debug"))], check=True)
+    subprocess.run(["strip", str(module)], check=True)
+    path = native_snapshot(any_python, start_victim, tmp_path, module)
+    result = tm_analyze("traceback", "-n", 1, "--json", path)
+    assert "libstripped.so: stripped" in result.err
+    assert "keep(int)" not in result.out and "tm_test_enter" in result.out
+    found = biggest_frames(path, "--debug-dir", debug)
+    assert any("(outer::Keeper<int>::keep(int))" in frame for frame in found), found
+    assert any("(innermost)" in frame for frame in found), found
+    # The module goes: its debug file knows it still.
+    module.unlink()
+    found = biggest_frames(path, "--debug-dir", debug)
+    assert any("(outer::Keeper<int>::keep(int))" in frame for frame in found), found
+    result = tm_analyze("traceback", "-n", 1, "--json", path)
+    assert "libstripped.so: No such file or directory" in result.err
+    assert "libstripped.so+0x" in result.out and "tm_test_enter" not in result.out
+
+
+def test_changed_module_is_not_guessed(any_python, start_victim, tmp_path, extension):
+    module = tmp_path / "libchanged.so"
+    shutil.copy(str(extension), str(module))
+    path = native_snapshot(any_python, start_victim, tmp_path, module)
+    source = tmp_path / "other.cpp"
+    source.write_text(open(os.path.join(HERE, "native_extension.cpp")).read() +
+                      "\nint tm_another_function(int x) { return x * 3; }\n")
+    module.unlink()
+    subprocess.run(["g++", "-O2", "-g", "-shared", "-fPIC", "-o", str(module), str(source)],
+                   check=True)
+    result = tm_analyze("traceback", "-n", 1, "--json", path)
+    assert "is not the file that was traced" in result.err
+    assert "libchanged.so+0x" in result.out and "keep(int)" not in result.out
+
+
+def test_lines_are_those_without_native(any_python, start_victim, tmp_path, extension):
+    path = native_snapshot(any_python, start_victim, tmp_path, extension)
+    top = analyze_items(path)
+    assert top[0]["file"].endswith("native_calls.py") and top[0]["size"] >= SIZE
+    by_function = analyze_items(path, "-g", "function")
+    assert by_function[0]["file"].startswith("/") and by_function[0]["function"]
+    by_module = analyze_items(path, "-g", "module", "-c")
+    assert any(item["file"].endswith("libtm-native-test.so") and item["size"] >= SIZE
+               for item in by_module), by_module
+
+
+def analyze_items(path, *args):
+    result = tm_analyze("top", "--json", path, *args)
+    assert result.status == 0, result
+    return json.loads(result.out)["items"]
+
+
+def test_exports(any_python, start_victim, tmp_path, extension):
+    path = native_snapshot(any_python, start_victim, tmp_path, extension)
+    for name in ("collapsed", "speedscope", "heaptrack", "dhat"):
+        result = tm_analyze("convert", "--to", name, path)
+        assert result.status == 0 and "outer::Keeper<int>::keep(int)" in result.out, name
+    out = tmp_path / "out.pb.gz"
+    assert tm_analyze("convert", path, "-o", out).status == 0
+    import gzip
+    data = gzip.open(str(out)).read()
+    assert b"outer::Keeper<int>::keep(int)" in data and b"libtm-native-test.so" in data
+
+
+def test_modules_loaded_later_are_seen(any_python, start_victim, tmp_path, extension):
+    """A library that comes after the attach: first its frames end the stack, which is said, then
+    the agent has noticed."""
+    victim = start_victim(any_python, "native_calls.py", "late", extension)
+    must(tm_attach("--native=128", "--traceback-limit", 100, "--delay", 0, "--memory-threshold", 0,
+                   victim.pid, cwd=tmp_path))
+
+    def is_whole():
+        keep_block(victim)
+        stack = NativeFile(snapshot(victim, tmp_path)).stack()
+        victim.command("go on")
+        victim.expect("done")
+        cut = [frame for frame in stack if isinstance(frame, str) and frame.startswith("[")]
+        assert cut in ([], ["[native stack cut: code of no known module]"])
+        assert [frame for frame in stack if isinstance(frame, str)][-1] == "<module>"
+        return not cut
+    wait_until(is_whole, "the agent to notice a library")
+
+
+def test_options(any_python, start_victim, tmp_path, extension):
+    victim = start_victim(any_python, "native_calls.py", "json", extension)
+    assert tm_attach("--native=129", victim.pid).status == 2
+    must(tm_attach("--native=3", "--traceback-limit", 5, victim.pid, cwd=tmp_path))
+    keep_block(victim)
+    file = NativeFile(snapshot(victim, tmp_path))
+    assert sum(isinstance(frame, int) for frame in file.stack()) == 3
+    assert file.facts["native"] == "3"
+    must(tm_attach("--native=0", victim.pid, cwd=tmp_path))
+    assert NativeFile(snapshot(victim, tmp_path)).facts["native"] == "0"
+    must(tm_attach("--detach", victim.pid))

@@ -78,6 +78,9 @@ static bool wait_initialized(const struct tm_boot *boot)
     struct timespec pause_time = {.tv_nsec = INIT_POLL_NS};
 
     while (!tm_py.Py_IsInitialized()) {
+        /* One that goes down is not initialized any more either; tm_gil_take tells. */
+        if (tm_py.Py_IsFinalizing && tm_py.Py_IsFinalizing())
+            return true;
         if (tm_clock_monotonic_ns() >= end_ns)
             return false;
         nanosleep(&pause_time, NULL);

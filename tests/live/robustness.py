@@ -139,6 +139,8 @@ class Bench:
 
     def in_and_out(self, victim, times=3):
         """The mechanism some times, then tm-attach; the victim is unharmed."""
+        # libc blocks all signals for a moment when it makes a thread: not that moment.
+        wait_until(lambda: int(facts(victim.pid)["SigBlk"], 16) & 1 == 0, "SIGHUP to be let in", 10)
         before = facts(victim.pid)
         for _ in range(times):
             self.must_inject(victim.pid)
@@ -171,10 +173,11 @@ def assert_facts(pid, before):
     # libc blocks signals for a moment whenever it makes a thread or forks.
     with contextlib.suppress(AssertionError):
         wait_until(lambda: facts(pid) == before, "the process to be as before", 10)
-    assert facts(pid) == before
+    after = facts(pid)
+    assert after == before, "before %s, after %s" % (before, after)
 
 
-def count_of(victim, index=63):
+def count_of(victim, index=100):
     return struct.unpack_from("<Q", victim._page, 8 * index)[0]
 
 
@@ -633,7 +636,8 @@ def nproc(b):
     maps = len(open("/proc/%d/maps" % victim.pid).readlines())
     said = b.refused(victim.pid, 52, "thread")
     victim.assert_advances()
-    assert len(open("/proc/%d/maps" % victim.pid).readlines()) <= maps + 1
+    # glibc keeps the stack that it could not use.
+    assert len(open("/proc/%d/maps" % victim.pid).readlines()) <= maps + 2
     return said
 
 
@@ -829,10 +833,11 @@ def musl(b):
     if done.status != 0:
         raise Impossible("musl-gcc cannot build the payload: " + done.err[-100:])
     program = b.native(b.compile(source, compiler="musl-gcc"))
-    for _ in range(5):
-        b.must_inject(program.pid, "--any", "--payload", toy)
+    words = b.inject(program.pid, "--any", "--payload", toy, "--search-ms", "300")
     beats_on(program, 3)
-    return "attached"
+    # Where musl has no unwind tables (Debian's), no stack can be judged.
+    assert words["status"] == 0 or "unwound" in words["message"], words
+    return "attached" if words["status"] == 0 else "refused, status %d" % words["status"]
 
 
 # In the middle

@@ -198,7 +198,8 @@ class Victim:
         alive = [i for i in range(BEATS) if before[i]] or [0]
         wait_until(lambda: all(self.beats()[i] > before[i] for i in alive),
                    "the heartbeats of the victim's threads %s" % alive)
-        assert self.process.poll() is None
+        status = self.process.poll()
+        assert status is None, "the victim ended with status %d" % status
 
     def facts(self):
         """The Facts, once threads that the victim has joined are gone from the kernel's list too."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """hostile.py KIND [HELPER [ARG]]: a program that makes an attach hard in the way KIND says. Heart 0
 beats on a thread of its own, or on the main thread for the kinds that end in -alone. HELPER is the
-path of libtm-victim-helper.so; numbers from C are counted in the shared page's counter 63."""
+path of libtm-victim-helper.so; numbers from C are counted in the shared page at 800."""
 import ctypes
 import os
 import signal
@@ -153,7 +153,7 @@ def sigtrap(how):
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTRAP])
     else:
         ctypes.CDLL(HELPER).tm_helper_count(
-            ctypes.c_int(signal.SIGTRAP), ctypes.c_void_p(counter_address(63)))
+            ctypes.c_int(signal.SIGTRAP), ctypes.c_void_p(counter_address(100)))
     ready(1)
     beat_for_ever()
 
@@ -162,7 +162,7 @@ def flood():
     """Counts SIGUSR1 and a real-time signal; the test sends them and looks at the count."""
     helper = ctypes.CDLL(HELPER)
     for number in (signal.SIGUSR1, signal.SIGRTMIN + 3):
-        helper.tm_helper_count(ctypes.c_int(number), ctypes.c_void_p(counter_address(63)))
+        helper.tm_helper_count(ctypes.c_int(number), ctypes.c_void_p(counter_address(100)))
     ready(1)
     beat_for_ever(0.005)
 

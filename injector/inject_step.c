@@ -38,7 +38,10 @@ void tm_step(enum tm_step step, pid_t target)
     } else if (strcmp(what, "kill") == 0) {
         kill(target, SIGKILL);
     } else if (strcmp(what, "usr1") == 0) {
-        kill(target, SIGUSR1);
+        /* Once: a step that is passed again would hit the program that was exec'ed. */
+        static int sent;
+        if (sent++ == 0)
+            kill(target, SIGUSR1);
     } else if (strcmp(what, "int") == 0 || strcmp(what, "term") == 0) {
         kill(step >= TM_STEP_SEIZED && step <= TM_STEP_DETACHED ? getppid() : getpid(),
              *what == 'i' ? SIGINT : SIGTERM);

@@ -115,6 +115,12 @@ static bool check_untraced(const struct tm_process *process, GError **error)
 {
     if (process->tracer_pid != 0) {
         g_autofree char *tracer = tm_look_describe(process->tracer_pid);
+        /* Its worker, before we came to ask for the lock. */
+        if (g_str_has_prefix(tracer, "tm-attach ")) {
+            REFUSE(BUSY, "another tm-attach is attaching to process %d at this moment; wait for it",
+                   (int)process->pid);
+            return false;
+        }
         REFUSE(TRACED, "process %d is traced by %s already; end that one first",
                (int)process->pid, tracer);
         return false;

@@ -90,8 +90,6 @@ class Process:
             options += ["--sample", self.config.sample]
         if self.config.native:
             options.append("--native=%d" % self.config.native)
-        if self.config.native:
-            options.append("--native=%d" % self.config.native)
         tm("tm-attach", *(options + [self.pid]), cwd=self.folder)
         self.attached = True
 

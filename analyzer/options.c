@@ -10,8 +10,8 @@
 #include "analyzer/text.h"
 
 static const char *const group_names[TM_BY_COUNT] = {
-    "line", "file", "function", "traceback", "address", "domain", "size-class", "thread",
-    "age",  "type", "module",
+    "line",       "file",   "function", "traceback", "address", "domain",
+    "size-class", "thread", "age",      "type",      "module",
 };
 
 const char *tm_group_by_name(enum tm_group_by by)
@@ -229,7 +229,8 @@ static void add_entries(GOptionGroup *group, TmOptions *options, unsigned takes)
                 CALLBACK("file", 'f', NO_ARG, parse_grouping, "Group by file", NULL),
                 CALLBACK("group-by", 'g', 0, parse_grouping,
                          "Group by line (default), file, function, traceback, address, domain, "
-                         "size-class, thread, age, type or module", "NOUN"),
+                         "size-class, thread, age, type or module",
+                         "NOUN"),
                 SWITCH("cumulative", 'c', cumulative,
                        "Count all frames, not only the most recent one"));
     if (takes & (TM_TAKES_GROUPING | TM_TAKES_NUMBER))

@@ -12,8 +12,17 @@
 const char *tm_render_noun(enum tm_group_by by)
 {
     static const char *const nouns[TM_BY_COUNT] = {
-        "filename and line number", "filename", "function", "traceback", "address", "domain",
-        "size class", "thread", "age", "type", "module",
+        "filename and line number",
+        "filename",
+        "function",
+        "traceback",
+        "address",
+        "domain",
+        "size class",
+        "thread",
+        "age",
+        "type",
+        "module",
     };
     return nouns[by];
 }

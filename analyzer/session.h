@@ -23,9 +23,9 @@ typedef struct {
 
 typedef struct {
     struct tm_model model;
-    GPtrArray *snapshots; /* of TmSnapshot, ascending by timestamp */
+    GPtrArray *snapshots;      /* of TmSnapshot, ascending by timestamp */
     struct TmSymbols *symbols; /* strings of the model; NULL: no native frames */
-    gint64 progress_from; /* monotonic time in us */
+    gint64 progress_from;      /* monotonic time in us */
 } TmSession;
 
 typedef enum {

@@ -194,7 +194,8 @@ TmSymbolFile *tm_symbol_file_open(const TmSymbolRequest *request, GError **error
     self->dwfl = dwfl_begin(&self->callbacks);
     if (self->dwfl) {
         dwfl_report_begin(self->dwfl);
-        /* At its own addresses: base 0 and p_vaddr on top. The descriptor is libdwfl's on success. */
+        /* At its own addresses: base 0 and p_vaddr on top. The descriptor is libdwfl's on success.
+         */
         self->module = dwfl_report_elf(self->dwfl, path, path, fd, 0, true);
         dwfl_report_end(self->dwfl, NULL, NULL);
     }

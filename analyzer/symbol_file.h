@@ -18,8 +18,8 @@ typedef struct TmSymbolFile TmSymbolFile;
 
 typedef struct {
     const char *path;
-    const char *build_id;  /* hex; NULL: the module has none */
-    guint64 extent_bytes;  /* of its mappings, for modules without build-id */
+    const char *build_id; /* hex; NULL: the module has none */
+    guint64 extent_bytes; /* of its mappings, for modules without build-id */
     char *const *debug_dirs;
 } TmSymbolRequest;
 

@@ -151,8 +151,8 @@ static gboolean is_vdso(const Module *module)
 
 static void resolve_all(TmSymbols *symbols)
 {
-    GThreadPool *pool = g_thread_pool_new(resolve_module, NULL, (int)g_get_num_processors(), FALSE,
-                                          NULL);
+    GThreadPool *pool =
+        g_thread_pool_new(resolve_module, NULL, (int)g_get_num_processors(), FALSE, NULL);
     GHashTableIter iter;
     void *value;
 
@@ -179,7 +179,8 @@ static void complain(const TmSymbols *symbols)
                        module->path, module->problem);
         else if (module->stripped)
             g_printerr("tm-analyze: %s: stripped, and no debug file was found; only exported "
-                       "functions have names\n", module->path);
+                       "functions have names\n",
+                       module->path);
     }
 }
 
@@ -235,8 +236,8 @@ static void apply_site(TmSymbols *symbols, struct tm_image *image, guint32 i, GA
         return;
     }
     for (guint k = place->frames->len; k-- > 0;) {
-        guint32 id = add_symbol(symbols, image->model, path,
-                                &g_array_index(place->frames, TmSymbol, k));
+        guint32 id =
+            add_symbol(symbols, image->model, path, &g_array_index(place->frames, TmSymbol, k));
         if (k)
             g_array_append_val(outer, id);
         else

@@ -12,7 +12,8 @@
 #define TM_PATTERN_JOKERS_MAX 100u
 
 /* Writes the pattern in its normal form (runs of * collapsed, .pyc and .pyo as .py) to ret, which
- * has room for n_bytes, and returns its length; SIZE_MAX: more than TM_PATTERN_JOKERS_MAX jokers. */
+ * has room for n_bytes, and returns its length; SIZE_MAX: more than TM_PATTERN_JOKERS_MAX jokers.
+ */
 size_t tm_pattern_normalize(const char *pattern, size_t n_bytes, char *ret);
 
 /* Whether a pattern in normal form matches a file name. Linear in the name. */

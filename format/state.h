@@ -37,12 +37,12 @@ struct tm_string {
 };
 
 struct tm_site {
-    uint32_t file;     /* string id, TM_NONE: unknown */
-    uint32_t function; /* string id, TM_NONE: unknown */
-    int32_t line;      /* < 1: unknown */
+    uint32_t file;      /* string id, TM_NONE: unknown */
+    uint32_t function;  /* string id, TM_NONE: unknown */
+    int32_t line;       /* < 1: unknown */
     int32_t first_line; /* native frames: number of the module plus 1; 0: in none */
-    uint64_t address; /* native frames: the return address; else 0 */
-    uint32_t flags;   /* enum tm_site_flags */
+    uint64_t address;   /* native frames: the return address; else 0 */
+    uint32_t flags;     /* enum tm_site_flags */
     uint32_t hash;
 };
 #define TM_NONE 0xffffffffu

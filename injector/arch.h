@@ -40,7 +40,7 @@ int tm_arch_get_regs(pid_t tid, struct user_regs_struct *ret);
 
 /* A frame for rt_sigreturn, below the red zone of the saved stack pointer. */
 struct tm_arch_frame {
-    uint64_t addr;    /* where it goes in the target; its first word is the restorer's address */
+    uint64_t addr; /* where it goes in the target; its first word is the restorer's address */
     size_t n_bytes;
     uint8_t bytes[TM_ARCH_XSTATE_MAX_BYTES + 1024];
 };

@@ -164,12 +164,26 @@ static void settle_syscall(const struct user_regs_struct *regs, uint64_t *ip, ui
 static void fill_sigcontext(const struct user_regs_struct *regs, struct kernel_sigcontext *ret)
 {
     *ret = (struct kernel_sigcontext){
-        .r8 = regs->r8,       .r9 = regs->r9,   .r10 = regs->r10, .r11 = regs->r11,
-        .r12 = regs->r12,     .r13 = regs->r13, .r14 = regs->r14, .r15 = regs->r15,
-        .di = regs->rdi,      .si = regs->rsi,  .bp = regs->rbp,  .bx = regs->rbx,
-        .dx = regs->rdx,      .ax = regs->rax,  .cx = regs->rcx,  .sp = regs->rsp,
-        .ip = regs->rip,      .flags = regs->eflags,
-        .cs = (uint16_t)regs->cs, .ss = (uint16_t)regs->ss,
+        .r8 = regs->r8,
+        .r9 = regs->r9,
+        .r10 = regs->r10,
+        .r11 = regs->r11,
+        .r12 = regs->r12,
+        .r13 = regs->r13,
+        .r14 = regs->r14,
+        .r15 = regs->r15,
+        .di = regs->rdi,
+        .si = regs->rsi,
+        .bp = regs->rbp,
+        .bx = regs->rbx,
+        .dx = regs->rdx,
+        .ax = regs->rax,
+        .cx = regs->rcx,
+        .sp = regs->rsp,
+        .ip = regs->rip,
+        .flags = regs->eflags,
+        .cs = (uint16_t)regs->cs,
+        .ss = (uint16_t)regs->ss,
     };
     settle_syscall(regs, &ret->ip, &ret->ax);
 }
@@ -276,11 +290,10 @@ long tm_arch_syscall_number(const struct user_regs_struct *regs)
 bool tm_arch_syscall_is_fragile(long number)
 {
     static const short fragile[] = {
-        SYS_epoll_wait,  SYS_epoll_pwait, SYS_epoll_pwait2, SYS_rt_sigtimedwait,
-        SYS_semop,       SYS_semtimedop,  SYS_io_getevents, SYS_recvfrom,
-        SYS_recvmsg,     SYS_recvmmsg,    SYS_accept,       SYS_accept4,
-        SYS_connect,     SYS_sendto,      SYS_sendmsg,      SYS_sendmmsg,
-        SYS_msgrcv,      SYS_msgsnd,      SYS_io_uring_enter,
+        SYS_epoll_wait, SYS_epoll_pwait,  SYS_epoll_pwait2, SYS_rt_sigtimedwait, SYS_semop,
+        SYS_semtimedop, SYS_io_getevents, SYS_recvfrom,     SYS_recvmsg,         SYS_recvmmsg,
+        SYS_accept,     SYS_accept4,      SYS_connect,      SYS_sendto,          SYS_sendmsg,
+        SYS_sendmmsg,   SYS_msgrcv,       SYS_msgsnd,       SYS_io_uring_enter,
     };
     for (size_t i = 0; i < sizeof(fragile) / sizeof(fragile[0]); i++) {
         if (fragile[i] == number)

@@ -2,7 +2,7 @@
 /* The table from reasons to exit statuses. */
 #include "injector/errors.h"
 
-G_DEFINE_QUARK(tm-attach-error-quark, tm_attach_error)
+G_DEFINE_QUARK(tm - attach - error - quark, tm_attach_error)
 
 /* 1 is "something else", 2 usage (GOption); 10 and up: the target is not one that can be traced;
  * 20: somebody else is there; 30: permission; 40: our side; 50: failed on the way. */

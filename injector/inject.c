@@ -110,12 +110,13 @@ static void set_no_safe_point(const struct tm_look *look, const struct tm_work_r
     if (report->stops == 0)
         g_set_error(error, TM_ATTACH_ERROR, TM_ATTACH_ERROR_NO_SAFE_POINT,
                     "no thread of process %d could be stopped: all are in uninterruptible sleep or "
-                    "ending; try again later", (int)look->process.pid);
+                    "ending; try again later",
+                    (int)look->process.pid);
     else
         g_set_error(error, TM_ATTACH_ERROR, TM_ATTACH_ERROR_NO_SAFE_POINT,
                     "process %d came to no point at which code can be loaded safely, in %u stops: "
-                    "as a rule it was %s; try again", (int)look->process.pid, report->stops,
-                    tm_verdict_text(worst));
+                    "as a rule it was %s; try again",
+                    (int)look->process.pid, report->stops, tm_verdict_text(worst));
 }
 
 static void set_refused(const struct tm_look *look, const struct tm_work_report *report,
@@ -150,8 +151,8 @@ static void set_work_error(const struct tm_look *look, const struct tm_work_repo
     case TM_WORK_RESOURCE:
         g_set_error(error, TM_ATTACH_ERROR, TM_ATTACH_ERROR_RESOURCE,
                     "process %d could not get a thread or memory for it: %s; see its limits in "
-                    "/proc/%d/limits and those of its control group", pid,
-                    g_strerror(report->error_number), pid);
+                    "/proc/%d/limits and those of its control group",
+                    pid, g_strerror(report->error_number), pid);
         break;
     case TM_WORK_GONE:
         g_set_error(error, TM_ATTACH_ERROR, TM_ATTACH_ERROR_DIED, "process %d ended meanwhile",
@@ -161,19 +162,21 @@ static void set_work_error(const struct tm_look *look, const struct tm_work_repo
         g_set_error(error, TM_ATTACH_ERROR,
                     look->process.state == 'T' ? TM_ATTACH_ERROR_STOPPED : TM_ATTACH_ERROR_TIMEOUT,
                     "the borrowed thread %d of process %d did not come back from pthread_create in "
-                    "time%s; it goes on by itself", (int)report->tid, pid,
+                    "time%s; it goes on by itself",
+                    (int)report->tid, pid,
                     look->process.state == 'T' ? " (the process is stopped: kill -CONT it)" : "");
         break;
     case TM_WORK_CRASHED:
         g_set_error(error, TM_ATTACH_ERROR, TM_ATTACH_ERROR_INTERNAL,
                     "the borrowed thread %d of process %d got signal %d inside pthread_create and "
-                    "was put back where it was; please report this", (int)report->tid, pid,
-                    report->error_number);
+                    "was put back where it was; please report this",
+                    (int)report->tid, pid, report->error_number);
         break;
     case TM_WORK_SECCOMP:
         g_set_error(error, TM_ATTACH_ERROR, TM_ATTACH_ERROR_SECCOMP,
                     "a seccomp filter of process %d would end it at system call %d, which an "
-                    "attach needs; allow that call in the filter", pid, report->error_number);
+                    "attach needs; allow that call in the filter",
+                    pid, report->error_number);
         break;
     case TM_WORK_UNFINISHED:
         g_set_error(error, TM_ATTACH_ERROR, TM_ATTACH_ERROR_INTERNAL,

@@ -36,10 +36,10 @@ enum tm_inject_want {
 /* Zero in a bound means its default. */
 struct tm_inject_request {
     pid_t pid;
-    GBytes *payload;         /* the bytes of libtm-payload.so; borrowed */
-    uint32_t search_ms;      /* how long to look for a thread that is safe: 1000 */
-    uint32_t boot_ms;        /* from there until the payload runs, GIL not included: 5000 */
-    uint32_t gil_ms;         /* how long the payload may wait for the GIL: 10000 */
+    GBytes *payload;    /* the bytes of libtm-payload.so; borrowed */
+    uint32_t search_ms; /* how long to look for a thread that is safe: 1000 */
+    uint32_t boot_ms;   /* from there until the payload runs, GIL not included: 5000 */
+    uint32_t gil_ms;    /* how long the payload may wait for the GIL: 10000 */
     enum tm_inject_dwarf dwarf;
     enum tm_inject_want want;
 };
@@ -50,11 +50,11 @@ struct tm_inject_result {
     uint64_t worst_stop_ns;  /* the longest time any one thread was stopped */
     uint64_t worst_wait_ns;  /* of it: that thread or the worker was ready, but had no processor */
     uint64_t total_stop_ns;
-    uint32_t stops;          /* how many stops it took */
-    pid_t tid;               /* the borrowed thread */
-    int32_t control_fd;      /* of the control channel, a number in the target; -1: none */
-    uint64_t state_addr;     /* of struct tm_state in the target; 0: none */
-    uint64_t boot_addr;      /* of struct tm_boot in the target */
+    uint32_t stops;      /* how many stops it took */
+    pid_t tid;           /* the borrowed thread */
+    int32_t control_fd;  /* of the control channel, a number in the target; -1: none */
+    uint64_t state_addr; /* of struct tm_state in the target; 0: none */
+    uint64_t boot_addr;  /* of struct tm_boot in the target */
 };
 
 /*

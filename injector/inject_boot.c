@@ -60,11 +60,10 @@ static bool hand_over(const struct tm_boot_watch *watch, int target_fd, GError *
     if (fd >= 0)
         close(fd);
     if (!written) {
-        g_set_error(error, TM_ATTACH_ERROR,
-                    number == ENOSPC || number == ENOMEM ? TM_ATTACH_ERROR_RESOURCE
-                                                         : TM_ATTACH_ERROR_DIED,
-                    "cannot write the payload into process %d: %s", (int)watch->pid,
-                    g_strerror(number));
+        g_set_error(
+            error, TM_ATTACH_ERROR,
+            number == ENOSPC || number == ENOMEM ? TM_ATTACH_ERROR_RESOURCE : TM_ATTACH_ERROR_DIED,
+            "cannot write the payload into process %d: %s", (int)watch->pid, g_strerror(number));
         return false;
     }
     tm_step(TM_STEP_FILLED, watch->pid);

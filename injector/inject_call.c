@@ -49,8 +49,7 @@ static bool write_frame(struct borrowed *self)
         (ssize_t)self->frame.n_bytes)
         return true;
     return self->call->stack_grows && tm_memory_pwrite(self->call->mem_fd, self->frame.addr,
-                                                       self->frame.bytes,
-                                                       self->frame.n_bytes) == 0;
+                                                       self->frame.bytes, self->frame.n_bytes) == 0;
 }
 
 /* What a stop that nobody asked for means; TM_CALL_DONE: go on with *signal. */
@@ -124,8 +123,9 @@ static enum tm_call_result map_block(struct borrowed *self)
 {
     struct tm_call *call = self->call;
     int64_t addr = 0;
-    const uint64_t args[6] = {0, TM_STUB_BLOCK_BYTES, PROT_READ | PROT_EXEC,
-                              MAP_PRIVATE | MAP_ANONYMOUS, (uint64_t)-1, 0};
+    const uint64_t args[6] = {
+        0, TM_STUB_BLOCK_BYTES, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, (uint64_t)-1,
+        0};
     enum tm_call_result result = make_syscall(self, SYS_mmap, args, &addr);
     if (result != TM_CALL_DONE)
         return result;
@@ -145,8 +145,7 @@ static enum tm_call_result fill_block(struct borrowed *self)
     data.boot.block_addr = call->block_addr;
     data.boot.block_bytes = TM_STUB_BLOCK_BYTES;
     data.frame_sp = tm_arch_frame_sp(&self->frame);
-    data.thread_entry =
-        call->block_addr + (uint64_t)(tm_stub_thread_entry - __start_tm_stub);
+    data.thread_entry = call->block_addr + (uint64_t)(tm_stub_thread_entry - __start_tm_stub);
     data.park_ms = call->keep_syscall ? 0 : PARK_MS;
     /* /proc/PID/mem writes where the program itself could not. */
     int rc = tm_memory_pwrite(call->mem_fd, call->block_addr, __start_tm_stub,
@@ -250,9 +249,8 @@ static enum tm_call_result stop_at_restorer(struct borrowed *self)
     tm_arch_regs_for_restorer(&self->saved, &self->frame, self->call->libc->restorer_addr, &regs);
     if (tm_arch_set_regs(self->tracee->tid, &regs) != 0)
         return TM_CALL_GONE;
-    enum tm_stop stop =
-        tm_tracee_to_event_stop(self->tracee, tm_tracee_now_ns() + HOME_BOUND_NS);
-    return stop == TM_STOP_EVENT ? TM_CALL_DONE
+    enum tm_stop stop = tm_tracee_to_event_stop(self->tracee, tm_tracee_now_ns() + HOME_BOUND_NS);
+    return stop == TM_STOP_EVENT  ? TM_CALL_DONE
            : stop == TM_STOP_GONE ? TM_CALL_GONE
                                   : TM_CALL_STUCK;
 }
@@ -316,9 +314,8 @@ static enum tm_call_result go_home_from_park(struct borrowed *self)
                            tm_arch_frame_sp(&self->frame), data_addr(self), &regs);
     const uint32_t done = 1;
     if (tm_arch_set_regs(tracee->tid, &regs) != 0 ||
-        tm_memory_pwrite(call->mem_fd,
-                         data_addr(self) + offsetof(struct tm_stub_data, borrow_done), &done,
-                         sizeof(done)) != 0)
+        tm_memory_pwrite(call->mem_fd, data_addr(self) + offsetof(struct tm_stub_data, borrow_done),
+                         &done, sizeof(done)) != 0)
         return TM_CALL_GONE;
     return restore(self);
 }

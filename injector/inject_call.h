@@ -24,8 +24,8 @@ struct tm_call {
     int mem_fd; /* /proc/PID/mem */
     const struct tm_inject_libc *libc;
     const struct tm_stub_data *data; /* the template: addresses of the block are filled in here */
-    bool keep_syscall; /* seccomp filters: never change the number of a system call */
-    bool stack_grows;  /* the stack pointer is in the main thread's stack */
+    bool keep_syscall;               /* seccomp filters: never change the number of a system call */
+    bool stack_grows;                /* the stack pointer is in the main thread's stack */
     uint64_t deadline_ns;
     /* results */
     uint64_t block_addr;

@@ -108,8 +108,8 @@ bool tm_inject_libc_find(tm_modules *modules, struct tm_inject_libc *ret, GError
                    &self.restorer_addr) ||
         !find_code(&self, tm_arch_syscall_code, sizeof(tm_arch_syscall_code), &self.syscall_addr)) {
         g_set_error(error, TM_ATTACH_ERROR, TM_ATTACH_ERROR_LIBC,
-                    "the code of %s in process %d is not one this program knows",
-                    self.libc->path, (int)modules->pid);
+                    "the code of %s in process %d is not one this program knows", self.libc->path,
+                    (int)modules->pid);
         return false;
     }
     /* setuid and pthread_cancel signal every thread and wait for it: 32 and 33 on glibc, and 34

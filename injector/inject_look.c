@@ -50,13 +50,15 @@ void tm_look_set_permission_error(const struct tm_process *process, GError **err
     if (have_ptrace_capability()) {
         REFUSE(CAPABILITY,
                "the kernel does not let this user trace process %d although CAP_SYS_PTRACE is "
-               "there: %s", pid,
+               "there: %s",
+               pid,
                same_user_ns ? "a security module (SELinux, AppArmor) denies it; see its log"
                             : "it is in another user namespace; run tm-attach on the host");
     } else if (geteuid() == 0) {
         REFUSE(CAPABILITY,
                "process %d cannot be traced: root here has no CAP_SYS_PTRACE; start the container "
-               "with --cap-add=SYS_PTRACE, or run tm-attach on the host", pid);
+               "with --cap-add=SYS_PTRACE, or run tm-attach on the host",
+               pid);
     } else if (!is_same_user(process)) {
         REFUSE(OTHER_USER,
                "process %d belongs to another user (UID %u); run tm-attach as that user or as root",
@@ -64,11 +66,13 @@ void tm_look_set_permission_error(const struct tm_process *process, GError **err
     } else if (tm_process_yama_scope() > 0) {
         REFUSE(YAMA,
                "Yama forbids tracing process %d (kernel.yama.ptrace_scope is %d); run tm-attach as "
-               "root, or set it to 0 with sysctl", pid, tm_process_yama_scope());
+               "root, or set it to 0 with sysctl",
+               pid, tm_process_yama_scope());
     } else {
         REFUSE(NOT_DUMPABLE,
                "process %d has made itself non-dumpable (set-UID, capabilities on its file, or "
-               "prctl); run tm-attach as root", pid);
+               "prctl); run tm-attach as root",
+               pid);
     }
 }
 
@@ -105,7 +109,8 @@ static bool check_alive(const struct tm_process *process, GError **error)
     if (process->threads > 1)
         REFUSE(LEADER_GONE,
                "the main thread of process %d has ended while %d others live on; such a process "
-               "cannot be traced", pid, process->threads - 1);
+               "cannot be traced",
+               pid, process->threads - 1);
     else
         REFUSE(ZOMBIE, "process %d has ended (zombie); its parent has not yet waited for it", pid);
     return false;
@@ -121,8 +126,8 @@ static bool check_untraced(const struct tm_process *process, GError **error)
                    (int)process->pid);
             return false;
         }
-        REFUSE(TRACED, "process %d is traced by %s already; end that one first",
-               (int)process->pid, tracer);
+        REFUSE(TRACED, "process %d is traced by %s already; end that one first", (int)process->pid,
+               tracer);
         return false;
     }
     if (process->seccomp == 1) {
@@ -159,8 +164,10 @@ static bool check_program(tm_look *self, GError **error)
     struct tm_module *exe = tm_modules_find_exe(self->modules);
     if (exe == NULL || !tm_module_open(self->modules, exe, error)) {
         g_clear_error(error);
-        REFUSE(DIED, "the executable of process %d cannot be read: it ended meanwhile, or its file "
-               "cannot be opened by this user", pid);
+        REFUSE(DIED,
+               "the executable of process %d cannot be read: it ended meanwhile, or its file "
+               "cannot be opened by this user",
+               pid);
         return false;
     }
     if (exe->elf->elf_class != ELFCLASS64) {
@@ -173,8 +180,10 @@ static bool check_program(tm_look *self, GError **error)
         return false;
     }
     if (!exe->elf->has_interp && !exe->elf->has_dynamic) {
-        REFUSE(STATIC, "process %d (%s) is statically linked, so that nothing can be loaded into "
-               "it; use a dynamically linked Python", pid, exe->path);
+        REFUSE(STATIC,
+               "process %d (%s) is statically linked, so that nothing can be loaded into "
+               "it; use a dynamically linked Python",
+               pid, exe->path);
         return false;
     }
     return true;
@@ -203,8 +212,10 @@ static bool check_python(const tm_look *self, GError **error)
                self->process.name);
         return false;
     case TM_PYTHON_PYPY:
-        REFUSE(PYPY, "process %d runs PyPy, whose memory is not CPython's; only CPython can be "
-               "traced", pid);
+        REFUSE(PYPY,
+               "process %d runs PyPy, whose memory is not CPython's; only CPython can be "
+               "traced",
+               pid);
         return false;
     case TM_PYTHON_CPYTHON:
         break;
@@ -213,7 +224,8 @@ static bool check_python(const tm_look *self, GError **error)
         return true;
     REFUSE(UNPATCHED,
            "process %d runs CPython %s%s without the allocator API of PEP 445; build it with "
-           "patches/%s/pep445.patch", pid, python->version[0] != '\0' ? python->version : "2.7",
+           "patches/%s/pep445.patch",
+           pid, python->version[0] != '\0' ? python->version : "2.7",
            minor == 0x0207 ? " inside its executable," : "", minor == 0x0303 ? "3.3" : "2.7");
     return false;
 }
@@ -228,7 +240,8 @@ static bool check_unattached(const tm_look *self, GError **error)
         return true;
     REFUSE(ATTACHED,
            "process %d is being traced already; tm-attach --status %d, --snapshot or --detach talk "
-           "to the tracer in it", (int)self->process.pid, (int)self->process.pid);
+           "to the tracer in it",
+           (int)self->process.pid, (int)self->process.pid);
     return false;
 }
 

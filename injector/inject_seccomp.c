@@ -67,18 +67,41 @@ static void calculate(struct machine *m, uint16_t code, uint32_t constant)
 {
     uint32_t by = BPF_SRC(code) == BPF_X ? m->x : constant;
     switch (BPF_OP(code)) {
-    case BPF_ADD: m->a += by; break;
-    case BPF_SUB: m->a -= by; break;
-    case BPF_MUL: m->a *= by; break;
-    case BPF_DIV: m->a = by != 0 ? m->a / by : 0; break;
-    case BPF_MOD: m->a = by != 0 ? m->a % by : 0; break;
-    case BPF_AND: m->a &= by; break;
-    case BPF_OR: m->a |= by; break;
-    case BPF_XOR: m->a ^= by; break;
-    case BPF_LSH: m->a = by < 32 ? m->a << by : 0; break;
-    case BPF_RSH: m->a = by < 32 ? m->a >> by : 0; break;
-    case BPF_NEG: m->a = -m->a; break;
-    default: break;
+    case BPF_ADD:
+        m->a += by;
+        break;
+    case BPF_SUB:
+        m->a -= by;
+        break;
+    case BPF_MUL:
+        m->a *= by;
+        break;
+    case BPF_DIV:
+        m->a = by != 0 ? m->a / by : 0;
+        break;
+    case BPF_MOD:
+        m->a = by != 0 ? m->a % by : 0;
+        break;
+    case BPF_AND:
+        m->a &= by;
+        break;
+    case BPF_OR:
+        m->a |= by;
+        break;
+    case BPF_XOR:
+        m->a ^= by;
+        break;
+    case BPF_LSH:
+        m->a = by < 32 ? m->a << by : 0;
+        break;
+    case BPF_RSH:
+        m->a = by < 32 ? m->a >> by : 0;
+        break;
+    case BPF_NEG:
+        m->a = -m->a;
+        break;
+    default:
+        break;
     }
 }
 
@@ -88,11 +111,20 @@ static uint32_t jump(const struct machine *m, const struct sock_filter *line)
     uint32_t with = BPF_SRC(line->code) == BPF_X ? m->x : line->k;
     bool taken;
     switch (BPF_OP(line->code)) {
-    case BPF_JA: return line->k;
-    case BPF_JEQ: taken = m->a == with; break;
-    case BPF_JGT: taken = m->a > with; break;
-    case BPF_JGE: taken = m->a >= with; break;
-    default: taken = (m->a & with) != 0; break; /* BPF_JSET */
+    case BPF_JA:
+        return line->k;
+    case BPF_JEQ:
+        taken = m->a == with;
+        break;
+    case BPF_JGT:
+        taken = m->a > with;
+        break;
+    case BPF_JGE:
+        taken = m->a >= with;
+        break;
+    default:
+        taken = (m->a & with) != 0;
+        break; /* BPF_JSET */
     }
     return taken ? line->jt : line->jf;
 }

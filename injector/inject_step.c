@@ -11,9 +11,9 @@
 const char *tm_step_name(enum tm_step step)
 {
     static const char *const names[TM_STEPS] = {
-        "looked", "seized",  "stopped", "saved",   "frame",    "regs",     "mask",
-        "mmap-entry", "mmap", "written", "call",   "parked",  "created",  "home",
-        "restored", "detached", "worked", "memfd",  "filled",   "ready",    "running",
+        "looked",     "seized",   "stopped", "saved", "frame",  "regs",    "mask",
+        "mmap-entry", "mmap",     "written", "call",  "parked", "created", "home",
+        "restored",   "detached", "worked",  "memfd", "filled", "ready",   "running",
     };
     return step < TM_STEPS ? names[step] : "?";
 }

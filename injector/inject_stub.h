@@ -23,8 +23,8 @@
 struct tm_stub_data {
     struct tm_boot boot;
     /* known to the assembly */
-    uint64_t frame_sp;   /* the borrowed thread's own stack: what rt_sigreturn reads */
-    uint64_t restorer;   /* libc's call of rt_sigreturn */
+    uint64_t frame_sp; /* the borrowed thread's own stack: what rt_sigreturn reads */
+    uint64_t restorer; /* libc's call of rt_sigreturn */
     uint64_t fn_munmap;
     _Atomic uint32_t borrow_done; /* the borrowed thread is on its way out of the block */
     int32_t create_error;         /* what pthread_create returned; -1: not yet */
@@ -45,8 +45,8 @@ struct tm_stub_data {
     uint64_t signal_mask; /* what the new thread blocks */
     uint32_t memfd_flags;
     int32_t dlopen_flags;
-    uint32_t payload_wait_ms; /* for payload_ready */
-    uint32_t error_wait_ms;   /* for boot.error_seen */
+    uint32_t payload_wait_ms;       /* for payload_ready */
+    uint32_t error_wait_ms;         /* for boot.error_seen */
     _Atomic int32_t payload_fd;     /* set by the new thread: -1 not yet, < -1: -errno */
     _Atomic uint32_t payload_ready; /* set by tm-attach: 1 when the payload is in the memfd */
     uint32_t sleep_word;            /* always 0: a futex to sleep on */

@@ -7,16 +7,16 @@
 #include <sys/types.h>
 
 enum tm_stop {
-    TM_STOP_NONE = 0,  /* nothing within the bound */
-    TM_STOP_EVENT,     /* PTRACE_EVENT_STOP: interrupted or group-stopped */
-    TM_STOP_SYSCALL,   /* entry or exit of a system call */
-    TM_STOP_SIGNAL,    /* about to get a signal */
-    TM_STOP_GONE,      /* ended */
+    TM_STOP_NONE = 0, /* nothing within the bound */
+    TM_STOP_EVENT,    /* PTRACE_EVENT_STOP: interrupted or group-stopped */
+    TM_STOP_SYSCALL,  /* entry or exit of a system call */
+    TM_STOP_SIGNAL,   /* about to get a signal */
+    TM_STOP_GONE,     /* ended */
 };
 
 struct tm_tracee {
     pid_t tid;
-    int signal;             /* of TM_STOP_SIGNAL */
+    int signal;              /* of TM_STOP_SIGNAL */
     uint64_t interrupted_ns; /* CLOCK_MONOTONIC of the request to stop */
 };
 

@@ -255,8 +255,7 @@ static bool binary(struct machine *m, uint8_t atom)
 static bool dereference(struct machine *m)
 {
     uint64_t value;
-    if (m->depth == 0 ||
-        !tm_unwinder_read(m->self, m->stack[m->depth - 1], &value, sizeof(value)))
+    if (m->depth == 0 || !tm_unwinder_read(m->self, m->stack[m->depth - 1], &value, sizeof(value)))
         return false;
     m->stack[m->depth - 1] = value;
     return true;
@@ -345,8 +344,7 @@ static enum walk step_out(tm_unwinder *self, const struct pc_rules *rules,
             next[i] = regs[i];
         else if (rule->kind == RULE_EXPR &&
                  (!evaluate(&m, rule->ops, rule->n_ops, &next[i]) ||
-                  (!m.is_value &&
-                   !tm_unwinder_read(self, next[i], &next[i], sizeof(next[i])))))
+                  (!m.is_value && !tm_unwinder_read(self, next[i], &next[i], sizeof(next[i])))))
             return WALK_FAIL;
     }
     /* The caller's stack pointer is the CFA, unless a signal frame says what it was. */

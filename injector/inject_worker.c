@@ -317,15 +317,14 @@ bool tm_inject_work(const struct tm_work *work, struct tm_work_report *ret, GErr
 {
     struct worker self = {.work = work};
     self.mem_fd = tm_memory_open(work->pid);
-    self.report = mmap(NULL, sizeof(*self.report), PROT_READ | PROT_WRITE,
-                       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    self.report =
+        mmap(NULL, sizeof(*self.report), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (self.report == MAP_FAILED || self.mem_fd < 0) {
         int number = self.mem_fd < 0 ? -self.mem_fd : errno;
         g_set_error(error, TM_ATTACH_ERROR,
                     number == EACCES || number == EPERM ? TM_ATTACH_ERROR_CAPABILITY
                                                         : TM_ATTACH_ERROR_DIED,
-                    "cannot open the memory of process %d: %s", (int)work->pid,
-                    g_strerror(number));
+                    "cannot open the memory of process %d: %s", (int)work->pid, g_strerror(number));
         if (self.report != MAP_FAILED)
             munmap(self.report, sizeof(*self.report));
         return false;

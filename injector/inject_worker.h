@@ -22,7 +22,7 @@ enum tm_work_result {
     TM_WORK_STUCK_THREAD, /* a thread did not stop: a new worker goes on without it */
     TM_WORK_REFUSED,      /* PTRACE_SEIZE: error_number */
     TM_WORK_RESOURCE,
-    TM_WORK_STUCK_CALL,   /* the call did not come back; it may still be carried out */
+    TM_WORK_STUCK_CALL, /* the call did not come back; it may still be carried out */
     TM_WORK_CRASHED,
     TM_WORK_GONE,
     TM_WORK_SECCOMP, /* a filter would end the process at system call error_number */

@@ -252,9 +252,9 @@ static bool parse_raw(struct raw *raw, int *argc, char ***argv, GError **error)
 
 static void raw_done(struct raw *raw)
 {
-    char *strings[] = {raw->traceback_limit, raw->sample,   raw->delay,         raw->threshold,
-                       raw->repeat,          raw->lifetime, raw->max_snapshots, raw->output,
-                       raw->native};
+    char *strings[] = {raw->traceback_limit, raw->sample, raw->delay,
+                       raw->threshold,       raw->repeat, raw->lifetime,
+                       raw->max_snapshots,   raw->output, raw->native};
 
     for (size_t i = 0; i < G_N_ELEMENTS(strings); i++)
         g_free(strings[i]);
@@ -318,7 +318,7 @@ bool tm_attach_options_change_anything(const struct tm_attach_options *options)
 {
     return options->output || options->in_target || options->traces.given ||
            options->traceback_limit.given || options->sample_bytes.given ||
-           options->native_depth.given ||
-           options->delay_ms.given || options->threshold_bytes.given || options->repeat.given ||
-           options->lifetime_ms.given || options->max_snapshots.given;
+           options->native_depth.given || options->delay_ms.given ||
+           options->threshold_bytes.given || options->repeat.given || options->lifetime_ms.given ||
+           options->max_snapshots.given;
 }

@@ -32,8 +32,8 @@ struct tm_attach_options {
     bool passive; /* of SNAPSHOT: without the agent */
     bool follow_fork;
     char *output; /* NULL: not given */
-    struct tm_given traces, traceback_limit, sample_bytes, native_depth, delay_ms, threshold_bytes, repeat,
-        lifetime_ms, max_snapshots;
+    struct tm_given traces, traceback_limit, sample_bytes, native_depth, delay_ms, threshold_bytes,
+        repeat, lifetime_ms, max_snapshots;
 };
 
 /* argv is reordered. --help prints and exits, as GOption does. Errors are G_OPTION_ERROR: exit

@@ -14,8 +14,8 @@ typedef struct tm_elf {
     GBytes *image; /* an image in memory (the vDSO), or NULL */
     int elf_class; /* ELFCLASS32, ELFCLASS64 */
     uint16_t machine;
-    uint16_t type;      /* ET_EXEC, ET_DYN */
-    bool has_interp;    /* asks for a dynamic linker */
+    uint16_t type;   /* ET_EXEC, ET_DYN */
+    bool has_interp; /* asks for a dynamic linker */
     bool has_dynamic;
     uint64_t load_addr; /* lowest p_vaddr of PT_LOAD, rounded down to a page */
 } tm_elf;

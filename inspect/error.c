@@ -5,7 +5,7 @@
 #include <errno.h>
 #include <stdarg.h>
 
-G_DEFINE_QUARK(tm-inspect-error-quark, tm_inspect_error)
+G_DEFINE_QUARK(tm - inspect - error - quark, tm_inspect_error)
 
 enum tm_inspect_error tm_inspect_error_from_errno(int number)
 {

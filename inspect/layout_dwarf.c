@@ -29,7 +29,7 @@ enum wanted_struct {
 };
 
 static const struct {
-    const char *names[3]; /* tags and typedefs, as they were called over the versions */
+    const char *names[3];  /* tags and typedefs, as they were called over the versions */
     uint32_t since, until; /* needed in these versions, inclusive */
 } structs[STRUCTS] = {
     [STRUCT_TSTATE] = {{"_ts"}, 0x0300, 0xffff},
@@ -103,8 +103,7 @@ static bool resolve_struct(Dwarf_Die *die, Dwarf_Die *ret)
     for (int depth = 0; depth < 4; depth++) {
         Dwarf_Attribute attribute;
         if (dwarf_tag(ret) == DW_TAG_structure_type)
-            return dwarf_haschildren(ret) == 1 &&
-                   !dwarf_hasattr_integrate(ret, DW_AT_declaration);
+            return dwarf_haschildren(ret) == 1 && !dwarf_hasattr_integrate(ret, DW_AT_declaration);
         if (dwarf_tag(ret) != DW_TAG_typedef ||
             dwarf_attr_integrate(ret, DW_AT_type, &attribute) == NULL ||
             dwarf_formref_die(&attribute, ret) == NULL)
@@ -116,8 +115,8 @@ static bool resolve_struct(Dwarf_Die *die, Dwarf_Die *ret)
 static void look_at(struct search *search, Dwarf_Die *die)
 {
     int tag = dwarf_tag(die);
-    const char *name = tag == DW_TAG_structure_type || tag == DW_TAG_typedef ? dwarf_diename(die)
-                                                                              : NULL;
+    const char *name =
+        tag == DW_TAG_structure_type || tag == DW_TAG_typedef ? dwarf_diename(die) : NULL;
     if (name == NULL)
         return;
     for (int i = 0; i < STRUCTS; i++) {
@@ -213,8 +212,7 @@ static bool layout_from(Dwarf *dwarf, const struct tm_python *python, struct tm_
     if (search_units(&search, dwarf))
         return fill_layout(&search, ret, error);
     g_set_error(error, TM_INSPECT_ERROR, TM_INSPECT_ERROR_NOT_FOUND,
-                "the debug information of %s lacks types of the interpreter",
-                python->module->path);
+                "the debug information of %s lacks types of the interpreter", python->module->path);
     return false;
 }
 
@@ -239,9 +237,8 @@ static tm_elf *find_debug_file(pid_t pid, const struct tm_module *module)
     g_autofree char *by_id =
         g_strdup_printf("/usr/lib/debug/.build-id/%.2s/%s.debug", build_id, build_id + 2);
     g_autofree char *folder = g_path_get_dirname(module->path);
-    g_autofree char *name = link != NULL && link->d_buf != NULL
-                                ? g_strndup(link->d_buf, link->d_size)
-                                : g_strdup("?");
+    g_autofree char *name =
+        link != NULL && link->d_buf != NULL ? g_strndup(link->d_buf, link->d_size) : g_strdup("?");
     g_autofree char *by_link = g_strdup_printf("/usr/lib/debug%s/%s", folder, name);
     const char *const paths[] = {by_id, by_link};
     for (size_t i = 0; i < G_N_ELEMENTS(paths); i++) {

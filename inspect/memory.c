@@ -75,8 +75,8 @@ int tm_memory_pwrite(int mem_fd, uint64_t addr, const void *buffer, size_t n_byt
 {
     size_t done = 0;
     while (done < n_bytes) {
-        ssize_t n = pwrite(mem_fd, (const char *)buffer + done, n_bytes - done,
-                           (off_t)(addr + done));
+        ssize_t n =
+            pwrite(mem_fd, (const char *)buffer + done, n_bytes - done, (off_t)(addr + done));
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0)

@@ -80,8 +80,9 @@ void tm_modules_free(tm_modules *modules)
 static int open_mapped_file(pid_t pid, const struct tm_module *module)
 {
     char link[96];
-    snprintf(link, sizeof(link), "/proc/%d/map_files/%" G_GINT64_MODIFIER "x-%" G_GINT64_MODIFIER
-             "x", (int)pid, module->start_addr, module->first_map_end_addr);
+    snprintf(link, sizeof(link),
+             "/proc/%d/map_files/%" G_GINT64_MODIFIER "x-%" G_GINT64_MODIFIER "x", (int)pid,
+             module->start_addr, module->first_map_end_addr);
     int fd = open(link, O_RDONLY | O_CLOEXEC);
     if (fd >= 0)
         return fd;

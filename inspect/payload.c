@@ -43,8 +43,7 @@ static void read_state(tm_modules *modules, struct tm_payload *ret)
     ret->inherited = tm_process_read(pid, &process, NULL) && ret->state.pid != process.ns_pid;
 }
 
-bool tm_inspect_find_payload(pid_t pid, tm_modules *modules, struct tm_payload *ret,
-                             GError **error)
+bool tm_inspect_find_payload(pid_t pid, tm_modules *modules, struct tm_payload *ret, GError **error)
 {
     g_autoptr(tm_modules) own = NULL;
     if (modules == NULL && (modules = own = tm_modules_read(pid, error)) == NULL)

@@ -10,10 +10,10 @@
 #include "inspect/module.h"
 
 struct tm_payload {
-    bool mapped;         /* a payload is in the process */
-    bool state_valid;    /* state was read, and its magic, version and pid are right */
-    bool inherited;      /* it was forked with the process: the agent is the parent's */
-    uint64_t state_addr; /* of struct tm_state in the target; 0 where it was not found */
+    bool mapped;           /* a payload is in the process */
+    bool state_valid;      /* state was read, and its magic, version and pid are right */
+    bool inherited;        /* it was forked with the process: the agent is the parent's */
+    uint64_t state_addr;   /* of struct tm_state in the target; 0 where it was not found */
     struct tm_state state; /* a copy; nothing in it is to be trusted */
 };
 

@@ -23,8 +23,8 @@ static ssize_t read_small(const char *path, char *buffer, size_t buffer_bytes)
         return -errno;
     size_t used = 0;
     ssize_t n = 0;
-    while (used < buffer_bytes - 1 &&
-           ((n = read(fd, buffer + used, buffer_bytes - 1 - used)) > 0 || (n < 0 && errno == EINTR)))
+    while (used < buffer_bytes - 1 && ((n = read(fd, buffer + used, buffer_bytes - 1 - used)) > 0 ||
+                                       (n < 0 && errno == EINTR)))
         used += n > 0 ? (size_t)n : 0;
     int number = errno;
     close(fd);

@@ -41,7 +41,10 @@ static void format_version(struct tm_python *python)
                      hex >> 16 & 0xff, hex >> 8 & 0xff);
     if (level != 0xf && n > 0)
         snprintf(python->version + n, sizeof(python->version) - (size_t)n, "%s%u",
-                 level == 0xa ? "a" : level == 0xb ? "b" : "rc", hex & 0xf);
+                 level == 0xa   ? "a"
+                 : level == 0xb ? "b"
+                                : "rc",
+                 hex & 0xf);
 }
 
 /* Py_Version is exported by 3.11 and later (Include/pylifecycle.h). */

@@ -16,10 +16,10 @@ enum tm_python_kind {
 
 struct tm_python {
     enum tm_python_kind kind;
-    struct tm_module *module; /* borrowed from the modules; NULL for NONE */
-    uint32_t version_hex;     /* PY_VERSION_HEX; its low 16 bits are 0 where only X.Y is known */
-    char version[32];         /* "3.11.7"; "" where it is not known */
-    bool has_allocator_api;   /* exports PyMem_SetAllocator: any 3.4 on, patched 2.7 and 3.3 */
+    struct tm_module *module;  /* borrowed from the modules; NULL for NONE */
+    uint32_t version_hex;      /* PY_VERSION_HEX; its low 16 bits are 0 where only X.Y is known */
+    char version[32];          /* "3.11.7"; "" where it is not known */
+    bool has_allocator_api;    /* exports PyMem_SetAllocator: any 3.4 on, patched 2.7 and 3.3 */
     bool has_object_functions; /* exports PyObject_Malloc, PyObject_Realloc, PyObject_Free */
 };
 

@@ -134,8 +134,8 @@ int tm_agent_detach(struct tm_agent *agent)
     bool unreachable = tm_session_end == NULL || tm_session_end();
     agent->unhook = tm_tracer_disable();
     tm_gil_drop(gil);
-    agent->may_unload = unreachable && agent->unhook == TM_UNHOOK_RESTORED &&
-                        tm_tracer_quiesce(QUIESCE_MS);
+    agent->may_unload =
+        unreachable && agent->unhook == TM_UNHOOK_RESTORED && tm_tracer_quiesce(QUIESCE_MS);
     agent->detached = true;
     return 0;
 }

@@ -92,7 +92,11 @@ static size_t decode_text(uint64_t str, int shift, char *buf, size_t buf_bytes)
 /* How many bytes at `text` are one character in UTF-8 (not of a surrogate); 0: they are none. */
 static size_t utf8_char_bytes(const uint8_t *text, size_t left)
 {
-    size_t n = text[0] < 0x80 ? 1 : text[0] < 0xc2 ? 0 : text[0] < 0xe0 ? 2 : text[0] < 0xf0 ? 3 : 4;
+    size_t n = text[0] < 0x80   ? 1
+               : text[0] < 0xc2 ? 0
+               : text[0] < 0xe0 ? 2
+               : text[0] < 0xf0 ? 3
+                                : 4;
     if (n > left || text[0] > 0xf4)
         return 0;
     for (size_t i = 1; i < n; i++)

@@ -100,10 +100,11 @@ static bool set_up_engine(struct tm_boot *boot)
     }
     atomic_store(&boot->phase, TM_BOOT_WAIT_GIL);
     if (tm_gil_make(timeout_ms(boot)) < 0) {
-        snprintf(message, sizeof(message),
-                 "the program has no GIL, because it never started a thread, and executed no Python "
-                 "for %llu ms that could make one; try again when it is busy",
-                 (unsigned long long)timeout_ms(boot));
+        snprintf(
+            message, sizeof(message),
+            "the program has no GIL, because it never started a thread, and executed no Python "
+            "for %llu ms that could make one; try again when it is busy",
+            (unsigned long long)timeout_ms(boot));
         fail(boot, TM_BOOT_E_GIL, message);
         return false;
     }
@@ -199,8 +200,8 @@ static int note_extension(struct dl_phdr_info *info, size_t info_bytes, void *pa
     const char *base = info->dlpi_name ? strrchr(info->dlpi_name, '/') : NULL;
 
     (void)info_bytes;
-    if (base == NULL || (strcmp(base, "/_pytracemalloc.so") != 0 &&
-                         strcmp(base, "/libtm-payload.so") != 0))
+    if (base == NULL ||
+        (strcmp(base, "/_pytracemalloc.so") != 0 && strcmp(base, "/libtm-payload.so") != 0))
         return 0;
     snprintf(path, PATH_MAX, "%s", info->dlpi_name);
     return 1;

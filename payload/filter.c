@@ -69,8 +69,7 @@ uint16_t tm_filter_node_flags(const struct tm_node *node)
         flags |= TM_NODE_ANY_IN;
     if (site & TM_SITE_TRACEBACK_OUT)
         flags |= TM_NODE_ANY_OUT;
-    bool included =
-        !filters->has_includes || (site & TM_SITE_TOP_IN) || (flags & TM_NODE_ANY_IN);
+    bool included = !filters->has_includes || (site & TM_SITE_TOP_IN) || (flags & TM_NODE_ANY_IN);
     if (!included || (site & TM_SITE_TOP_OUT) || (flags & TM_NODE_ANY_OUT))
         flags |= TM_NODE_EXCLUDED;
     return flags;

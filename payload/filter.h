@@ -22,8 +22,8 @@ enum tm_filters_flags {
 struct tm_filter_spec {
     const char *pattern; /* UTF-8 (surrogatepass), need not be NUL-terminated */
     size_t n_bytes;
-    int32_t line;        /* < 1: any */
-    uint32_t flags;      /* enum tm_filters_flags */
+    int32_t line;   /* < 1: any */
+    uint32_t flags; /* enum tm_filters_flags */
 };
 
 /* Replaces all filters; they apply to blocks that are allocated from now on, and survive a disable.

@@ -135,8 +135,7 @@ void tm_hooks_install(void)
         struct tm_py_allocator now;
         tm_py.PyMem_GetAllocator(domain, &now);
         /* A thread of the raw domain may still be inside our old hook: it must not read half. */
-        if (!same_functions(&now, &tm_hooks_below[domain]) ||
-            now.ctx != tm_hooks_below[domain].ctx)
+        if (!same_functions(&now, &tm_hooks_below[domain]) || now.ctx != tm_hooks_below[domain].ctx)
             tm_hooks_below[domain] = now;
         ours[domain] = domain == TM_PY_DOMAIN_RAW ? tm_hooks_raw : *tm_hooks_gil((uint32_t)domain);
         ours[domain].ctx = tm_hooks_below[domain].ctx;
@@ -191,7 +190,8 @@ static bool hooks_fit(void)
     return true;
 }
 
-/* Native frames are the slow half's; while sampling the fast one only sorts out what is not taken. */
+/* Native frames are the slow half's; while sampling the fast one only sorts out what is not taken.
+ */
 static bool native_is_slow(void)
 {
     return tm_native_depth != 0 && tm_store.sample_mean_bytes == 0;

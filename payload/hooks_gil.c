@@ -54,10 +54,9 @@ static __attribute__((noinline)) void slow_record(uint32_t domain, uint64_t tsta
     struct tm_traceback traceback;
     if (tm_store.sample_mean_bytes != 0 && !tm_sample_take(TM_LANE_GIL, size))
         return;
-    if (!(tm_native_depth != 0
-              ? tm_native_traceback(TM_LANE_GIL, tstate, &traceback)
-              : tm_traceback_get(&tm_traceback_caches[TM_LANE_GIL], &tm_layout, tstate,
-                                 &traceback)))
+    if (!(tm_native_depth != 0 ? tm_native_traceback(TM_LANE_GIL, tstate, &traceback)
+                               : tm_traceback_get(&tm_traceback_caches[TM_LANE_GIL], &tm_layout,
+                                                  tstate, &traceback)))
         tm_traceback_not_traced(&tm_traceback_caches[TM_LANE_GIL]);
     else if (!(tm_intern_node_at(traceback.node)->flags & TM_NODE_EXCLUDED))
         tm_store_record(TM_LANE_GIL, (uint64_t)block, size, domain, traceback.node);

@@ -82,8 +82,8 @@ uint64_t tm_intern_free_bytes(void)
     pthread_mutex_lock(&tm_intern_lock);
     uint64_t free_bytes = arenas ? arenas->total_bytes - arenas->used_bytes : 0;
     for (size_t i = 0; i < sizeof(indexes) / sizeof(indexes[0]); i++)
-        free_bytes += (uint64_t)(indexes[i]->capacity - indexes[i]->used) *
-                      sizeof(struct tm_index_slot);
+        free_bytes +=
+            (uint64_t)(indexes[i]->capacity - indexes[i]->used) * sizeof(struct tm_index_slot);
     pthread_mutex_unlock(&tm_intern_lock);
     return free_bytes;
 }

@@ -100,7 +100,7 @@ static bool adapt_old(struct tm_pyapi *api, char *message, size_t message_bytes)
         api->UncheckedGet = current_tstate;
     const char *missing = api->PyMem_SetAllocator == NULL     ? "PyMem_SetAllocator"
                           : api->PyMem_GetAllocator == NULL   ? "PyMem_GetAllocator"
-                          : api->UncheckedGet == NULL           ? "_PyThreadState_UncheckedGet"
+                          : api->UncheckedGet == NULL         ? "_PyThreadState_UncheckedGet"
                           : api->PyUnicode_FromString == NULL ? "PyUnicode_FromString"
                                                               : NULL;
     if (missing == NULL)

@@ -31,7 +31,7 @@ struct tm_pyapi {
     char version[32];     /* "3.11.7" */
     bool free_threaded;
     bool redirected; /* 2.7 without the API: PyMem_*Allocator are those of payload/redirect.h */
-    void *runtime; /* &_PyRuntime, 3.7 on; NULL where not exported */
+    void *runtime;   /* &_PyRuntime, 3.7 on; NULL where not exported */
     const char *(*Py_GetVersion)(void);
     int (*Py_IsInitialized)(void);
     int (*Py_IsFinalizing)(void); /* _Py_IsFinalizing 3.7 to 3.12, public since 3.13 */
@@ -48,7 +48,7 @@ struct tm_pyapi {
     tm_py_object *(*PyThread_CurrentFrames)(void); /* _PyThread_CurrentFrames: {id: frame} */
     int (*Py_AddPendingCall)(int (*func)(void *), void *arg);
     tm_py_object *(*PyUnicode_FromString)(const char *);
-    tm_py_object *(*PyString_FromString)(const char *); /* 2.7 */
+    tm_py_object *(*PyString_FromString)(const char *);    /* 2.7 */
     tm_py_object *(*PyEval_GetFrame)(void);                /* borrowed */
     tm_py_object *(*PyFrame_GetBack)(tm_py_object *frame); /* since 3.9; new reference */
     tm_py_object *(*PyFrame_GetCode)(tm_py_object *frame); /* since 3.9; new reference */

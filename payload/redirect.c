@@ -28,10 +28,10 @@ const char *tm_redirect_problem(void)
 #include "payload/x86.h"
 
 enum {
-    JUMP_BYTES = 5,       /* jmp rel32 */
-    FAR_JUMP_BYTES = 14,  /* jmp *0(%rip), and the address */
-    SLOT_BYTES = 128,     /* of a function, in our page: the way in, the way back */
-    BACK_AT = 32,         /* the way back in it */
+    JUMP_BYTES = 5,      /* jmp rel32 */
+    FAR_JUMP_BYTES = 14, /* jmp *0(%rip), and the address */
+    SLOT_BYTES = 128,    /* of a function, in our page: the way in, the way back */
+    BACK_AT = 32,        /* the way back in it */
     PAGE_BYTES = 4096,
     PLACE_STEP = 1 << 18, /* where our page is tried, down and up from the library */
     PLACE_TRIES = 4096,   /* 1 GiB */
@@ -78,7 +78,7 @@ static struct function {
 };
 enum { MALLOC, REALLOC, FREE, FUNCTIONS };
 
-static uint8_t *page; /* NULL: not prepared */
+static uint8_t *page;  /* NULL: not prepared */
 static bool installed; /* entries are changed */
 static bool refused;   /* they are not, although an allocator was set: see `problem` */
 static bool stuck;     /* they could not be changed back: our page must stay */
@@ -354,9 +354,9 @@ static void synchronize_cores(void)
 }
 
 /*
- * The way that debuggers write: the kernel copies 8 aligned bytes, the page stays as it is protected,
- * and the mapping stays in one piece. Nobody executes these bytes meanwhile (threads_are_elsewhere,
- * and the GIL is held).
+ * The way that debuggers write: the kernel copies 8 aligned bytes, the page stays as it is
+ * protected, and the mapping stays in one piece. Nobody executes these bytes meanwhile
+ * (threads_are_elsewhere, and the GIL is held).
  */
 static bool write_by_file(const struct function *f, uint64_t bytes)
 {

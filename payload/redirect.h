@@ -18,7 +18,8 @@
 
 /* What is not seen that way, for people. */
 #define TM_REDIRECT_UNSEEN                                                                         \
-    "Python without PEP 445: only PyObject_Malloc, _Realloc and _Free are seen; not what it takes " \
+    "Python without PEP 445: only PyObject_Malloc, _Realloc and _Free are seen; not what it "      \
+    "takes "                                                                                       \
     "by malloc: ints, floats, tables of dicts and sets, items of lists"
 
 /* Reads the functions and prepares the code that jumps to and fro; changes none of Python's. False

@@ -154,9 +154,9 @@ size_t tm_shadow_trim_do(struct tm_shadow_trim *trim)
     size_t discarded = 0;
     for (uint32_t i = 0, run; i < trim->n; i += run ? run : 1) {
         /* One call for neighbours that are still empty. */
-        for (run = 0; i + run < trim->n &&
-                      trim->pages[i + run] == trim->pages[i] + run * PAGE_ENTRIES &&
-                      page_is_empty(trim->pages[i + run]);
+        for (run = 0;
+             i + run < trim->n && trim->pages[i + run] == trim->pages[i] + run * PAGE_ENTRIES &&
+             page_is_empty(trim->pages[i + run]);
              run++)
             ;
         if (run != 0)

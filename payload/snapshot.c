@@ -153,9 +153,10 @@ static int begin(struct snapshot *s)
     if (!tm_tracer_is_enabled()) {
         error = fail(s->result, -ENODEV, "tracing is off");
     } else if (tm_tracer_restart_if_displaced()) {
-        error = fail(s->result, -ENOLINK,
-                     "another tool had taken tm's hooks out: all traces were forgotten, as they were no "
-                     "longer true, and tracing begins anew");
+        error = fail(
+            s->result, -ENOLINK,
+            "another tool had taken tm's hooks out: all traces were forgotten, as they were no "
+            "longer true, and tracing begins anew");
     } else if (!tm_tracer_hold()) {
         error = fail(s->result, -ENODEV, "tracing is off");
     } else {

@@ -24,7 +24,8 @@ struct tm_snapshot_result {
 /* In a forked child: forgets the snapshot that the parent was writing. */
 void tm_snapshot_abandon(void);
 
-/* One at a time: a second caller waits. fd: an empty regular file open for writing, borrowed; naming, flushing and renaming are the
- * caller's. 0 or -errno (with message). -ENODEV: tracing is off. */
+/* One at a time: a second caller waits. fd: an empty regular file open for writing, borrowed;
+ * naming, flushing and renaming are the caller's. 0 or -errno (with message). -ENODEV: tracing is
+ * off. */
 int tm_snapshot_write(int fd, const struct tm_snapshot_options *options,
                       struct tm_snapshot_result *ret);

@@ -104,8 +104,8 @@ void tm_tracer_set_window(int eventfd, uint64_t low_bytes, uint64_t high_bytes)
 static void store_release(void)
 {
     int users = atomic_load(&store_users);
-    while (!atomic_compare_exchange_weak(&store_users, &users,
-                                         users == 1 ? STORE_CLOSING : users - 1))
+    while (
+        !atomic_compare_exchange_weak(&store_users, &users, users == 1 ? STORE_CLOSING : users - 1))
         ;
     if (users == 1) {
         /* Nobody may begin anew before the old store is gone. */

@@ -81,8 +81,7 @@ void tm_watch_crossed(void)
     int64_t traced = tm_store_traced_bytes();
     for (int i = 0; i < TM_WATCHES; i++) {
         struct watch *watch = &watches[i];
-        if (watch->crossed == NULL ||
-            (traced > watch->low_bytes && traced < watch->high_bytes))
+        if (watch->crossed == NULL || (traced > watch->low_bytes && traced < watch->high_bytes))
             continue;
         fired[i] = watch->crossed;
         watch->crossed = NULL;

@@ -34,9 +34,9 @@ bool tm_x86_decode(const uint8_t *code, size_t left, struct tm_x86 *ret);
 
 /*
  * Copies whole instructions, at least `least_bytes`, from code that runs at from_addr to `to`, for
- * a run at to_addr. Returns how many bytes of the code that were, 0 where they cannot be moved (what
- * is not known, calls, jumps, what points in among them, too far away, no room). *ret_bytes: of the
- * copy.
+ * a run at to_addr. Returns how many bytes of the code that were, 0 where they cannot be moved
+ * (what is not known, calls, jumps, what points in among them, too far away, no room). *ret_bytes:
+ * of the copy.
  */
 size_t tm_x86_move(const uint8_t *code, size_t code_bytes, uint64_t from_addr, size_t least_bytes,
                    uint8_t *to, size_t to_bytes, uint64_t to_addr, size_t *ret_bytes);

@@ -35,13 +35,13 @@ struct tm_model_node {
 };
 
 struct tm_model {
-    struct tm_intern strings;    /* struct tms_str, borrowed from the files */
-    struct tm_intern sites;      /* struct tm_model_site */
-    struct tm_intern nodes;      /* struct tm_model_node */
-    struct tm_intern lines;      /* key of grouping by line: file << 32 | line */
-    struct tm_intern functions;  /* key of grouping by function: file << 32 | function */
-    uint32_t *line_of_site;      /* site -> id in `lines`, for the first n_keyed sites */
-    uint32_t *function_of_site;  /* a native function is known by its module, not its source */
+    struct tm_intern strings;   /* struct tms_str, borrowed from the files */
+    struct tm_intern sites;     /* struct tm_model_site */
+    struct tm_intern nodes;     /* struct tm_model_node */
+    struct tm_intern lines;     /* key of grouping by line: file << 32 | line */
+    struct tm_intern functions; /* key of grouping by function: file << 32 | function */
+    uint32_t *line_of_site;     /* site -> id in `lines`, for the first n_keyed sites */
+    uint32_t *function_of_site; /* a native function is known by its module, not its source */
     uint32_t n_keyed;
 };
 
@@ -77,9 +77,9 @@ struct tm_image {
      * innermost one, these the others, outermost first: outer[outer_start[site]] up to
      * outer[outer_start[site + 1]]. NULL: there are none. Owned. */
     uint32_t *outer_start, *outer;
-    uint32_t *node_map;          /* file's node id -> model's; NULL until tm_image_map_nodes */
-    uint8_t *keep_node;          /* file's node id -> 1: the filters keep it; NULL: all kept */
-    uint8_t *keep_stat;          /* the same by index of file->stats */
+    uint32_t *node_map; /* file's node id -> model's; NULL until tm_image_map_nodes */
+    uint8_t *keep_node; /* file's node id -> 1: the filters keep it; NULL: all kept */
+    uint8_t *keep_stat; /* the same by index of file->stats */
 };
 
 /* Both objects must outlive the image. False: no memory. */

@@ -381,7 +381,7 @@ static bool run(struct program *p, struct cursor c, struct state *state)
             set_place(state, p->cie, low, AT_CFA, (int64_t)take_uleb(&c) * p->cie->data_align);
         } else if (op >> 6 == 3) { /* DW_CFA_restore */
             restore_place(state, p->cie, p->initial, low);
-        } else if (op == 0x00) { /* DW_CFA_nop */
+        } else if (op == 0x00) {               /* DW_CFA_nop */
         } else if (op >= 0x02 && op <= 0x04) { /* DW_CFA_advance_loc1, 2, 4 */
             advance(p, state, take_uint(&c, (size_t)1 << (op - 2)));
         } else if (op == 0x0a) { /* DW_CFA_remember_state */

@@ -20,9 +20,9 @@
  * 0: rbp is unchanged). The return address is always the word below the CFA.
  */
 enum tm_cfi_kind {
-    TM_CFI_UNKNOWN = 0, /* no table, or a rule that is not kept here: the stack ends, marked */
-    TM_CFI_RSP = 1,     /* CFA = rsp + offset */
-    TM_CFI_RBP = 2,     /* CFA = rbp + offset */
+    TM_CFI_UNKNOWN = 0,   /* no table, or a rule that is not kept here: the stack ends, marked */
+    TM_CFI_RSP = 1,       /* CFA = rsp + offset */
+    TM_CFI_RBP = 2,       /* CFA = rbp + offset */
     TM_CFI_RBP_DEREF = 3, /* CFA = *(rbp + offset), rbp saved at rbp + saved: realigned stacks */
     TM_CFI_END = 4,       /* the outermost frame, says the table */
 };
@@ -50,8 +50,8 @@ struct tm_cfi_row {
 
 /* A mapped module. All addresses are run-time ones. */
 struct tm_cfi_module {
-    uint64_t start, end;         /* of its mappings */
-    uint64_t hdr_addr;           /* .eh_frame_hdr */
+    uint64_t start, end;           /* of its mappings */
+    uint64_t hdr_addr;             /* .eh_frame_hdr */
     uint64_t read_start, read_end; /* of the readable segment that holds .eh_frame_hdr */
 };
 

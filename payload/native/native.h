@@ -70,7 +70,7 @@ enum tm_native_cut {
 };
 
 struct tm_native_stack {
-    uintptr_t thread; /* 0: empty */
+    uintptr_t thread;   /* 0: empty */
     uint64_t low, high; /* addresses between them were found mapped */
 };
 
@@ -83,7 +83,7 @@ struct tm_native_lane {
 
 extern struct tm_native_lane tm_native_lanes[TM_LANES];
 extern struct tm_native_map *tm_native_map;
-extern uint64_t tm_native_main_stack_high;         /* 0: not known */
+extern uint64_t tm_native_main_stack_high;                /* 0: not known */
 extern uint64_t tm_native_eval_start, tm_native_eval_end; /* up to 3.9 */
 
 /* Interns the site of a return address or of a cut. tm_intern_lock. */

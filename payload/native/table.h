@@ -41,7 +41,7 @@ struct tm_native_range {
 };
 
 struct tm_native_map {
-    uint64_t adds, subs; /* of the loader, when it was built */
+    uint64_t adds, subs;         /* of the loader, when it was built */
     uint64_t own_start, own_end; /* the payload itself */
     uint32_t n_ranges;
     struct tm_native_range ranges[TM_NATIVE_MODULES_MAX]; /* ascending */

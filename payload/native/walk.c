@@ -56,8 +56,8 @@ static bool is_mapped(uint64_t low, uint64_t high)
     bool ok = true;
     low &= ~(uint64_t)(TM_MEM_PAGE_BYTES - 1);
     while (low < high && ok) {
-        uint64_t n_bytes = high - low < AT_ONCE * TM_MEM_PAGE_BYTES ? high - low
-                                                                    : AT_ONCE * TM_MEM_PAGE_BYTES;
+        uint64_t n_bytes =
+            high - low < AT_ONCE * TM_MEM_PAGE_BYTES ? high - low : AT_ONCE * TM_MEM_PAGE_BYTES;
         ok = mincore((void *)low, n_bytes, pages) == 0;
         low += n_bytes;
     }
@@ -138,8 +138,8 @@ static void push_python(struct gather *g, bool all)
             push(g, tm_frames_key(&tm_layout, frame), frame);
             g->n_python++;
         }
-        if (!all && (tm_layout.py_version < 0x030b ||
-                     (tm_layout.py_version == 0x030b && is_entry(frame))))
+        if (!all &&
+            (tm_layout.py_version < 0x030b || (tm_layout.py_version == 0x030b && is_entry(frame))))
             return;
     }
 }
@@ -335,7 +335,8 @@ static bool resolve(struct gather *g, struct tm_traceback_cache *cache, bool *re
             return false;
         if (slot->site == TM_SITE_SKIP || item->key == 0)
             *ret_exact = false;
-        g->lane->path[i] = slot->site == TM_SITE_SKIP ? TM_SITE_SKIP : slot->site & ~TM_SITE_OWN_BIT;
+        g->lane->path[i] =
+            slot->site == TM_SITE_SKIP ? TM_SITE_SKIP : slot->site & ~TM_SITE_OWN_BIT;
     }
     return true;
 }

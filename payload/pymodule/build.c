@@ -19,7 +19,7 @@ struct build {
     struct tm_intern objects; /* tracebacks seen, by identity */
     uint32_t *object_node;    /* id in objects -> node */
     uint32_t object_capacity;
-    PyObj *texts;             /* list: keeps the bytes of the strings alive */
+    PyObj *texts; /* list: keeps the bytes of the strings alive */
     PyObj *last_file;
     uint32_t last_string;
     struct tms_trace *traces;

@@ -14,9 +14,8 @@ static bool make_filter(struct tm_filter *filter, unsigned flags, PyObj *pattern
     PyObj *bytes = tm_pyf.PyUnicode_AsEncodedString(pattern, "utf-8", "surrogatepass");
     if (bytes == NULL)
         return false;
-    enum tm_filter_status status =
-        tm_filter_init(filter, flags, tm_pyf.PyBytes_AsString(bytes),
-                       (size_t)tm_pyf.PyBytes_Size(bytes), line);
+    enum tm_filter_status status = tm_filter_init(filter, flags, tm_pyf.PyBytes_AsString(bytes),
+                                                  (size_t)tm_pyf.PyBytes_Size(bytes), line);
     tm_py_decref(bytes);
     if (status == TM_FILTER_TOO_MANY_JOKERS)
         tm_py_raise(tm_pyf.value_error, "too many joker characters in the filename pattern");
@@ -81,7 +80,8 @@ static bool read_filter(PyObj *entry, struct tm_filter *ret)
     if (!tm_pyf.PyArg_ParseTuple(entry, "iOOi", &include, &pattern, &line, &traceback) ||
         !read_line(line, &line_number))
         return false;
-    return make_filter(ret, (include ? TM_FILTER_INCLUDE : 0u) | (traceback ? TM_FILTER_TRACEBACK : 0u),
+    return make_filter(ret,
+                       (include ? TM_FILTER_INCLUDE : 0u) | (traceback ? TM_FILTER_TRACEBACK : 0u),
                        pattern, line_number);
 }
 

@@ -122,8 +122,8 @@ static PyObj *make_key(const struct tm_model *model, enum tm_group_by by, uint64
     PyObj *file = key_text(label.file, none_as_empty);
     if (by == TM_BY_FILE)
         return file;
-    PyObj *line = label.line < 1 && !none_as_empty ? tm_py_none()
-                                                   : tm_pyf.PyLong_FromLongLong(label.line);
+    PyObj *line =
+        label.line < 1 && !none_as_empty ? tm_py_none() : tm_pyf.PyLong_FromLongLong(label.line);
     return tm_py_tuple2(file, line);
 }
 
@@ -153,8 +153,8 @@ static bool compare(struct pychanges *c, unsigned flags, struct tms_error *error
     struct tm_groups old = {0}, new = {0};
     bool ok = tm_model_init(&c->model) &&
               make(&c->model, &c->new_image, &c->new_source->file, c->by, flags, &new, error) &&
-              (c->old_source == NULL || make(&c->model, &c->old_image, &c->old_source->file,
-                                             c->by, flags, &old, error)) &&
+              (c->old_source == NULL ||
+               make(&c->model, &c->old_image, &c->old_source->file, c->by, flags, &old, error)) &&
               tm_diff_make(&c->model, c->old_source ? &old : NULL, &new, SIZE_MAX, &c->diff);
     tm_groups_done(&old);
     tm_groups_done(&new);
@@ -169,9 +169,8 @@ PyObj *tm_group_py_compare(PyObj *self, PyObj *args)
     if (!tm_pyf.PyArg_ParseTuple(args, "OO", &new_capsule, &old_capsule))
         return NULL;
     struct pygroups *new = tm_pyf.PyCapsule_GetPointer(new_capsule, GROUPS), *old = NULL;
-    if (new == NULL ||
-        (old_capsule != tm_py.none &&
-         (old = tm_pyf.PyCapsule_GetPointer(old_capsule, GROUPS)) == NULL))
+    if (new == NULL || (old_capsule != tm_py.none &&
+                        (old = tm_pyf.PyCapsule_GetPointer(old_capsule, GROUPS)) == NULL))
         return NULL;
     struct pychanges *c = calloc(1, sizeof(*c));
     if (c == NULL)
@@ -233,8 +232,8 @@ PyObj *tm_group_py_rows(PyObj *self, PyObj *args)
     for (size_t i = 0; list != NULL && i < c->diff.n_rows; i++) {
         if (limit >= 0 && i >= (size_t)limit)
             break;
-        PyObj *row = make_row(&c->diff.rows[i],
-                              make_key(&c->model, c->by, c->diff.rows[i].id, true));
+        PyObj *row =
+            make_row(&c->diff.rows[i], make_key(&c->model, c->by, c->diff.rows[i].id, true));
         if (row == NULL || tm_pyf.PyList_Append(list, row) < 0) {
             tm_py_decref(list);
             list = NULL;
@@ -261,7 +260,7 @@ PyObj *tm_group_py_sums(PyObj *self, PyObj *args)
         rest.count_diff -= c->diff.rows[i].count_diff;
         rest.count -= c->diff.rows[i].count;
     }
-    return tm_py_tuple2(tm_pyf.PyLong_FromUnsignedLongLong(c->diff.n_groups),
-                        tm_py_tuple2(make_row(&c->diff.total, tm_py_none()),
-                                     make_row(&rest, tm_py_none())));
+    return tm_py_tuple2(
+        tm_pyf.PyLong_FromUnsignedLongLong(c->diff.n_groups),
+        tm_py_tuple2(make_row(&c->diff.total, tm_py_none()), make_row(&rest, tm_py_none())));
 }

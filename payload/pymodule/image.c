@@ -231,9 +231,9 @@ static PyObj *metrics_of(const struct tms_file *file)
         const struct tms_metric *metric = &file->metrics[i];
         struct tms_str name = tms_file_string(file, metric->name);
         const char *format = formats[metric->format < 3 ? metric->format : 0];
-        PyObj *entry = tm_py_tuple2(
-            tm_py_text(name.bytes ? name.bytes : "", name.n_bytes),
-            tm_py_tuple2(metric_value(metric), tm_py_text(format, strlen(format))));
+        PyObj *entry =
+            tm_py_tuple2(tm_py_text(name.bytes ? name.bytes : "", name.n_bytes),
+                         tm_py_tuple2(metric_value(metric), tm_py_text(format, strlen(format))));
         if (entry == NULL || tm_pyf.PyList_Append(list, entry) < 0) {
             tm_py_decref(entry);
             tm_py_decref(list);
@@ -291,9 +291,8 @@ static bool fill_traces(const struct tms_file *file, struct tm_pynames *names, P
     if (!ok)
         tm_pyf.PyErr_NoMemory();
     for (uint32_t group = 0; ok && group < file->n_groups; group++) {
-        wanted = (struct tms_columns){.address = columns->address,
-                                      .size_bytes = columns->size_bytes,
-                                      .node = columns->node};
+        wanted = (struct tms_columns){
+            .address = columns->address, .size_bytes = columns->size_bytes, .node = columns->node};
         if (!tms_group_decode(file, group, &wanted, &error)) {
             raise_tms(&error, NULL);
             ok = false;
@@ -345,8 +344,7 @@ PyObj *tm_image_py_stats(PyObj *self, PyObj *capsule)
     for (uint32_t i = 0; ok && i < image->file.n_stats; i++) {
         const struct tms_stat *stat = &image->file.stats[i];
         if (stat->live_blocks != 0)
-            ok = tm_pynames_add_stat(&names, dict, stat->site, stat->live_bytes,
-                                     stat->live_blocks);
+            ok = tm_pynames_add_stat(&names, dict, stat->site, stat->live_bytes, stat->live_blocks);
     }
     if (dict != NULL)
         tm_pynames_done(&names);

@@ -54,8 +54,8 @@ struct tm_pyextras {
     const uint8_t *keep_node, *keep_stat; /* what filters keep; NULL: all */
 };
 
-/* Writes the image with its extras as .tms into an empty regular file. 0, or -errno; -EILSEQ with an
- * exception set where the extras are not what they should be. */
+/* Writes the image with its extras as .tms into an empty regular file. 0, or -errno; -EILSEQ with
+ * an exception set where the extras are not what they should be. */
 int tm_pyimage_write(const struct tm_pyimage *image, const struct tm_pyextras *extras, int fd);
 
 /* ---- functions of the module ---- */

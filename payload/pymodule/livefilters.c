@@ -52,8 +52,7 @@ void tm_session_set_filters(const struct tm_filter_spec *set, size_t n_set)
 static PyObj *raise_status(int status)
 {
     if (status == -EINVAL)
-        return tm_py_raise(tm_pyf.value_error,
-                           "too many joker characters in the filename pattern");
+        return tm_py_raise(tm_pyf.value_error, "too many joker characters in the filename pattern");
     if (status == -E2BIG)
         return tm_py_raise(tm_pyf.value_error, "too many filters");
     return tm_pyf.PyErr_NoMemory();
@@ -111,8 +110,8 @@ static PyObj *make_entry(const struct tm_filter_spec *spec)
     }
     tm_pyf.PyTuple_SetItem(entry, 0, tm_pyf.PyBool_FromLong(spec->flags & TM_FILTERS_INCLUDE));
     tm_pyf.PyTuple_SetItem(entry, 1, pattern);
-    tm_pyf.PyTuple_SetItem(
-        entry, 2, spec->line < 1 ? tm_py_none() : tm_pyf.PyLong_FromLongLong(spec->line));
+    tm_pyf.PyTuple_SetItem(entry, 2,
+                           spec->line < 1 ? tm_py_none() : tm_pyf.PyLong_FromLongLong(spec->line));
     tm_pyf.PyTuple_SetItem(entry, 3,
                            tm_pyf.PyBool_FromLong((spec->flags & TM_FILTERS_TRACEBACK) != 0));
     return entry;

@@ -11,7 +11,8 @@
 #include "payload/filter.h"
 #include "payload/pymodule/pyfuncs.h"
 
-PyObj *tm_livefilters_py_add(PyObj *self, PyObj *filter); /* (include, pattern, lineno, traceback) */
+PyObj *tm_livefilters_py_add(PyObj *self,
+                             PyObj *filter); /* (include, pattern, lineno, traceback) */
 PyObj *tm_livefilters_py_clear(PyObj *self, PyObj *unused);
 PyObj *tm_livefilters_py_get(PyObj *self, PyObj *unused); /* list of such tuples */
 void tm_livefilters_clear(void);

@@ -80,7 +80,8 @@ static PyObj *py_set_limit(PyObj *self, PyObj *limit)
 {
     long long frames = tm_pyf.PyLong_AsLongLong(limit);
     (void)self;
-    if (frames == -1 && tm_py.PyErr_Occurred() && !tm_pyf.PyErr_ExceptionMatches(tm_pyf.type_error)) {
+    if (frames == -1 && tm_py.PyErr_Occurred() &&
+        !tm_pyf.PyErr_ExceptionMatches(tm_pyf.type_error)) {
         tm_py.PyErr_Clear(); /* too large for a C number */
     } else if (tm_py.PyErr_Occurred()) {
         return NULL;
@@ -238,8 +239,7 @@ PyObj *PyInit__pytracemalloc(void)
     if (tm_tracer_setup(NULL, message, sizeof(message)) < 0)
         return tm_py_raise(tm_pyf.import_error, message);
     if (!is_main_interpreter())
-        return tm_py_raise(tm_pyf.import_error,
-                           "pytracemalloc works in the main interpreter only");
+        return tm_py_raise(tm_pyf.import_error, "pytracemalloc works in the main interpreter only");
     tm_module_imported = true;
     tm_tasks_sync();
     return tm_module_new();

@@ -161,8 +161,8 @@ bool tm_pynames_add_trace(struct tm_pynames *p, PyObj *traces, uint64_t addr, ui
     PyObj *traceback = tm_pynames_traceback(p, node);
     if (traceback == NULL)
         return false;
-    PyObj *trace = tm_py_tuple2(tm_pyf.PyLong_FromUnsignedLongLong(size_bytes),
-                                tm_py_incref(traceback));
+    PyObj *trace =
+        tm_py_tuple2(tm_pyf.PyLong_FromUnsignedLongLong(size_bytes), tm_py_incref(traceback));
     return set_item(traces, tm_pyf.PyLong_FromUnsignedLongLong(addr), trace);
 }
 

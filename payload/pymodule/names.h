@@ -33,9 +33,9 @@ bool tm_pynames_init(struct tm_pynames *p, const struct tm_names *names);
 void tm_pynames_done(struct tm_pynames *p);
 
 /* All borrowed until tm_pynames_done; NULL with an exception. */
-PyObj *tm_pynames_string(struct tm_pynames *p, uint32_t id);       /* str or None */
-PyObj *tm_pynames_frame(struct tm_pynames *p, uint32_t site);      /* (filename, lineno) */
-PyObj *tm_pynames_traceback(struct tm_pynames *p, uint32_t node);  /* tuple of frames */
+PyObj *tm_pynames_string(struct tm_pynames *p, uint32_t id);      /* str or None */
+PyObj *tm_pynames_frame(struct tm_pynames *p, uint32_t site);     /* (filename, lineno) */
+PyObj *tm_pynames_traceback(struct tm_pynames *p, uint32_t node); /* tuple of frames */
 
 /* Sets traces[addr] = (size, traceback). */
 bool tm_pynames_add_trace(struct tm_pynames *p, PyObj *traces, uint64_t addr, uint64_t size_bytes,
@@ -46,6 +46,6 @@ bool tm_pynames_add_stat(struct tm_pynames *p, PyObj *stats, uint32_t site, uint
 
 /* New references; NULL with an exception. They steal nothing. */
 PyObj *tm_py_text(const char *bytes, size_t n_bytes);
-PyObj *tm_py_pair(uint64_t a, uint64_t b);  /* (int, int) */
+PyObj *tm_py_pair(uint64_t a, uint64_t b); /* (int, int) */
 /* (a, b); takes both references over, also on failure; NULLs are passed on as failure. */
 PyObj *tm_py_tuple2(PyObj *a, PyObj *b);

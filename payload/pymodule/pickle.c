@@ -11,11 +11,32 @@
 
 /* Opcodes of Lib/pickletools.py that are used. */
 enum {
-    OP_MARK = '(', OP_STOP = '.', OP_NONE = 'N', OP_INT1 = 'K', OP_INT2 = 'M', OP_INT4 = 'J',
-    OP_LONG1 = 0x8a, OP_FLOAT = 'G', OP_TEXT = 'X', OP_LIST = ']', OP_APPENDS = 'e', OP_DICT = '}',
-    OP_SETITEMS = 'u', OP_TUPLE0 = ')', OP_TUPLE = 't', OP_TUPLE2 = 0x86, OP_TUPLE3 = 0x87,
-    OP_GLOBAL = 'c', OP_REDUCE = 'R', OP_NEWOBJ = 0x81, OP_BUILD = 'b', OP_PROTO = 0x80,
-    OP_PUT1 = 'q', OP_PUT4 = 'r', OP_GET1 = 'h', OP_GET4 = 'j',
+    OP_MARK = '(',
+    OP_STOP = '.',
+    OP_NONE = 'N',
+    OP_INT1 = 'K',
+    OP_INT2 = 'M',
+    OP_INT4 = 'J',
+    OP_LONG1 = 0x8a,
+    OP_FLOAT = 'G',
+    OP_TEXT = 'X',
+    OP_LIST = ']',
+    OP_APPENDS = 'e',
+    OP_DICT = '}',
+    OP_SETITEMS = 'u',
+    OP_TUPLE0 = ')',
+    OP_TUPLE = 't',
+    OP_TUPLE2 = 0x86,
+    OP_TUPLE3 = 0x87,
+    OP_GLOBAL = 'c',
+    OP_REDUCE = 'R',
+    OP_NEWOBJ = 0x81,
+    OP_BUILD = 'b',
+    OP_PROTO = 0x80,
+    OP_PUT1 = 'q',
+    OP_PUT4 = 'r',
+    OP_GET1 = 'h',
+    OP_GET4 = 'j',
 };
 enum { BATCH = 1000 };
 
@@ -26,7 +47,7 @@ struct pickler {
     uint32_t *string_memo, *site_memo, *node_memo; /* memo number + 1; 0: not written yet */
     uint32_t next_memo;
     uint32_t unknown_memo;
-    unsigned trace_fields;   /* of a trace tuple: 2, 3 or 4, by version */
+    unsigned trace_fields; /* of a trace tuple: 2, 3 or 4, by version */
     uint8_t buffer[1 << 16];
 };
 
@@ -403,8 +424,12 @@ static void put_timestamp(struct pickler *p, uint64_t timestamp_ns)
     time_t seconds = (time_t)(timestamp_ns / 1000000000u);
     struct tm local = {0};
     localtime_r(&seconds, &local);
-    const int fields[] = {local.tm_year + 1900, local.tm_mon + 1, local.tm_mday, local.tm_hour,
-                          local.tm_min, local.tm_sec,
+    const int fields[] = {local.tm_year + 1900,
+                          local.tm_mon + 1,
+                          local.tm_mday,
+                          local.tm_hour,
+                          local.tm_min,
+                          local.tm_sec,
                           (int)(timestamp_ns % 1000000000u / 1000)};
     put_name(p, "timestamp");
     put_global(p, "datetime\ndatetime\n");
@@ -436,9 +461,9 @@ static bool put_snapshot(struct pickler *p, const struct tm_pyimage *image,
     if (!put_metrics(p, extras->metrics))
         return false;
     put_number(p, "pid", extras->pid >= 0 ? extras->pid : tms_file_fact_i64(file, "pid", 0));
-    put_number(p, "traceback_limit", extras->traceback_limit >= 0
-                                         ? extras->traceback_limit
-                                         : tms_file_fact_i64(file, "traceback_limit", 1));
+    put_number(p, "traceback_limit",
+               extras->traceback_limit >= 0 ? extras->traceback_limit
+                                            : tms_file_fact_i64(file, "traceback_limit", 1));
     put_timestamp(p, extras->timestamp_ns);
     tm_py_tstate *tstate = tm_pyf.PyEval_SaveThread();
     put_stats(p, image);

@@ -37,7 +37,7 @@ bool tm_pyfuncs_load(char *message, size_t message_bytes)
 #define X(type, name, parameters) {&tm_pyf.name, #name, false},
         TM_PY_FUNCTIONS(X)
 #undef X
-        {&tm_pyf.dict_type, "PyDict_Type", false},
+            {&tm_pyf.dict_type, "PyDict_Type", false},
         {&tm_pyf.tuple_type, "PyTuple_Type", false},
         {&tm_pyf.list_type, "PyList_Type", false},
         {&tm_pyf.str_type, "PyUnicode_Type", false},

@@ -85,10 +85,8 @@ PyObj *tm_save_py(PyObj *self, PyObj *args)
     PyObj *bytes = image ? tm_pyf.PyUnicode_EncodeFSDefault(path) : NULL;
     if (bytes == NULL)
         return NULL;
-    const struct tm_pyextras extras = {.timestamp_ns = timestamp_ns,
-                                       .pid = pid,
-                                       .traceback_limit = limit,
-                                       .metrics = metrics};
+    const struct tm_pyextras extras = {
+        .timestamp_ns = timestamp_ns, .pid = pid, .traceback_limit = limit, .metrics = metrics};
     int status = tm_save_image(image, &extras, tm_pyf.PyBytes_AsString(bytes));
     tm_py_decref(bytes);
     if (status == 0)

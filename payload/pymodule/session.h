@@ -10,7 +10,8 @@
 
 #include "payload/pymodule/pyfuncs.h"
 
-/* Called by the agent, see payload/agent.h. Makes the module importable. False: it cannot be (stderr stays silent); tracing goes on. */
+/* Called by the agent, see payload/agent.h. Makes the module importable. False: it cannot be
+ * (stderr stays silent); tracing goes on. */
 bool tm_session_begin(void);
 /* Takes it away, ends the tasks. True: nothing in the program can call our code any more. Lets the
  * GIL go for moments. Idempotent. */

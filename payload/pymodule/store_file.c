@@ -163,9 +163,9 @@ static int write_traces(struct tms_writer *w, const struct tms_file *file, const
             break;
         }
         for (uint32_t i = 0; i < file->groups[group].head->count; i++) {
-            struct tms_trace trace = {c->address[i], c->size_bytes[i], c->node[i],
-                                      (uint16_t)c->age[i], c->domain[i], 0,
-                                      c->type[i],    c->thread[i]};
+            struct tms_trace trace = {c->address[i],       c->size_bytes[i], c->node[i],
+                                      (uint16_t)c->age[i], c->domain[i],     0,
+                                      c->type[i],          c->thread[i]};
             if (keep == NULL || keep[c->node[i]])
                 tms_writer_trace(w, &trace);
         }

@@ -22,13 +22,13 @@
 #define ENDLESS UINT64_MAX
 
 struct task {
-    PyObj *object; /* a reference */
+    PyObj *object;           /* a reference */
     uint64_t delay_ns;       /* 0: no timer */
     int64_t threshold_bytes; /* 0: none */
     uint64_t left;           /* calls to come; ENDLESS */
     uint64_t serial;         /* changes when it is scheduled anew */
     bool armed, due;
-    uint64_t due_ns;         /* TM_NEVER: no timer */
+    uint64_t due_ns; /* TM_NEVER: no timer */
     int64_t low_bytes, high_bytes;
 };
 
@@ -87,7 +87,8 @@ static void crossed(int64_t traced_bytes)
     while (traced_bytes < seen && !atomic_compare_exchange_weak(&lowest_bytes, &seen, traced_bytes))
         ;
     seen = atomic_load(&highest_bytes);
-    while (traced_bytes > seen && !atomic_compare_exchange_weak(&highest_bytes, &seen, traced_bytes))
+    while (traced_bytes > seen &&
+           !atomic_compare_exchange_weak(&highest_bytes, &seen, traced_bytes))
         ;
     request();
     ring();
@@ -167,8 +168,8 @@ static void mark_due(void)
     for (size_t i = 0; i < n_tasks; i++) {
         struct task *task = &tasks[i];
         if (task->armed &&
-            (now_ns >= task->due_ns ||
-             (task->threshold_bytes != 0 && (low <= task->low_bytes || high >= task->high_bytes)))) {
+            (now_ns >= task->due_ns || (task->threshold_bytes != 0 &&
+                                        (low <= task->low_bytes || high >= task->high_bytes)))) {
             task->due = true;
             task->armed = false;
         }

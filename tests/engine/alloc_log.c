@@ -53,8 +53,8 @@ void log_start(void);
 void log_stop(void);
 struct totals log_totals(void);
 void log_compare(struct engine_totals (*totals)(void), struct both *ret);
-int log_with_engine(int (*enable)(const void *, char *, size_t), const void *options,
-                    char *message, size_t message_bytes);
+int log_with_engine(int (*enable)(const void *, char *, size_t), const void *options, char *message,
+                    size_t message_bytes);
 uint64_t log_copy(struct block *ret, uint64_t capacity);
 void *raw_churn_start(unsigned seed);
 void raw_churn_stop(void *churn);
@@ -197,8 +197,8 @@ void log_start(void)
 }
 
 /* GIL. Both begin at the same moment: nothing is allocated in between. */
-int log_with_engine(int (*enable)(const void *, char *, size_t), const void *options,
-                    char *message, size_t message_bytes)
+int log_with_engine(int (*enable)(const void *, char *, size_t), const void *options, char *message,
+                    size_t message_bytes)
 {
     int status = enable(options, message, message_bytes);
     log_start();

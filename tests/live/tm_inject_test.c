@@ -96,10 +96,10 @@ int main(int argc, char **argv)
     struct tm_payload found = {0};
     tm_inspect_find_payload(request.pid, NULL, &found, NULL);
     bool gone = stay || leave(request.pid, &result);
-    printf("python=%s worst_us=%lu wait_us=%lu total_us=%lu stops=%u tid=%d beats=%d found=%d gone=%d\n",
-           result.python_version, result.worst_stop_ns / 1000,
-           result.worst_wait_ns / 1000, result.total_stop_ns / 1000,
-           result.stops, (int)result.tid, beats, found.state_valid && found.state.agent_alive,
-           gone);
+    printf("python=%s worst_us=%lu wait_us=%lu total_us=%lu stops=%u tid=%d beats=%d found=%d "
+           "gone=%d\n",
+           result.python_version, result.worst_stop_ns / 1000, result.worst_wait_ns / 1000,
+           result.total_stop_ns / 1000, result.stops, (int)result.tid, beats,
+           found.state_valid && found.state.agent_alive, gone);
     return beats && gone && found.state_valid ? 0 : 1;
 }

@@ -105,8 +105,8 @@ bool is_served_by_hook(int domain)
 {
     struct allocator now;
     get(domain, &now);
-    return now.ctx == &hooks[domain] && now.malloc == hook_malloc &&
-           now.realloc == hook_realloc && now.free == hook_free;
+    return now.ctx == &hooks[domain] && now.malloc == hook_malloc && now.realloc == hook_realloc &&
+           now.free == hook_free;
 }
 
 bool is_served_by_original(int domain)

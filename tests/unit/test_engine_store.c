@@ -43,8 +43,8 @@ static int64_t live_blocks(void)
 
 static void test_sizes_beyond_the_entry(void)
 {
-    static const uint64_t sizes[] = {0,          1,          (1 << 24) - 2, (1 << 24) - 1,
-                                     1 << 24,    0xffffffff, 1ull << 32,    (1ull << 46) + 5};
+    static const uint64_t sizes[] = {0,       1,          (1 << 24) - 2, (1 << 24) - 1,
+                                     1 << 24, 0xffffffff, 1ull << 32,    (1ull << 46) + 5};
     uint64_t sum = 0;
     set_up();
     for (size_t round = 0; round < 3; round++)
@@ -183,8 +183,8 @@ static void scan_chunk(void *data, uint64_t base_addr, uint64_t *entries)
 }
 
 /* The moments and the scan as payload/snapshot.c has them. Returns the sum of the sizes. */
-static void take_snapshot(int64_t *ret_wanted_bytes, int64_t *ret_wanted_blocks,
-                          int64_t *ret_bytes, int64_t *ret_blocks)
+static void take_snapshot(int64_t *ret_wanted_bytes, int64_t *ret_wanted_blocks, int64_t *ret_bytes,
+                          int64_t *ret_blocks)
 {
     struct scan scan = {0, g_hash_table_new(NULL, NULL), g_array_new(FALSE, FALSE, 8)};
     struct tm_undo_log logs[TM_LANES];
@@ -202,8 +202,7 @@ static void take_snapshot(int64_t *ret_wanted_bytes, int64_t *ret_wanted_blocks,
     tm_store_snapshot_end(logs);
     for (guint i = 0; i < scan.late->len; i++) {
         uint64_t addr = g_array_index(scan.late, uint64_t, i);
-        g_hash_table_insert(scan.seen, (gpointer)addr,
-                            (gpointer)tm_store_overflow_find(addr));
+        g_hash_table_insert(scan.seen, (gpointer)addr, (gpointer)tm_store_overflow_find(addr));
     }
     pthread_mutex_unlock(&tm_store_lock);
     pthread_mutex_unlock(&gil);

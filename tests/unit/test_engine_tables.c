@@ -223,15 +223,19 @@ static void test_patterns(void)
         const char *pattern, *name;
         bool match;
     } cases[] = {
-        {"a.py", "a.py", true},     {"a.py", "x/a.py", false},  {"a.pyc", "a.py", true},
-        {"a.py", "a.pyo", true},    {"a.pyx", "a.py", false},   {"*", "", true},
-        {"*", "x", true},           {"", "", true},             {"", "x", false},
-        {"a*", "a", true},          {"a*a", "a", false},        {"a*a", "aa", true},
-        {"*a*b*", "xaxxbx", true},  {"*a*b*", "ba", false},     {"a*b*c", "aXbXc", true},
-        {"a*b*c", "aXcXb", false},  {"ab*bc", "abc", false},    {"**a***", "xay", true},
-        {"A.py", "a.py", false},    {"*.pyc", "x.py", true},    {"a.py*", "a.pyc", true},
-        {"*aab", "aaaab", true},    {"*ab*ab", "abab", true},   {"*ab*ab", "ab", false},
-        {".pyc", ".py", true},      {"pyc", "py", false},
+        {"a.py", "a.py", true},    {"a.py", "x/a.py", false},
+        {"a.pyc", "a.py", true},   {"a.py", "a.pyo", true},
+        {"a.pyx", "a.py", false},  {"*", "", true},
+        {"*", "x", true},          {"", "", true},
+        {"", "x", false},          {"a*", "a", true},
+        {"a*a", "a", false},       {"a*a", "aa", true},
+        {"*a*b*", "xaxxbx", true}, {"*a*b*", "ba", false},
+        {"a*b*c", "aXbXc", true},  {"a*b*c", "aXcXb", false},
+        {"ab*bc", "abc", false},   {"**a***", "xay", true},
+        {"A.py", "a.py", false},   {"*.pyc", "x.py", true},
+        {"a.py*", "a.pyc", true},  {"*aab", "aaaab", true},
+        {"*ab*ab", "abab", true},  {"*ab*ab", "ab", false},
+        {".pyc", ".py", true},     {"pyc", "py", false},
     };
     for (size_t i = 0; i < G_N_ELEMENTS(cases); i++)
         if (matches(cases[i].pattern, cases[i].name) != cases[i].match)

@@ -43,10 +43,11 @@ static void decode_calls(void)
 
 static void names(void)
 {
-    static const char *const safe[] = {"read", "__read", "__GI___poll", "__new_sem_wait",
-                                       "__libc_read", "___pthread_cond_wait", "clock_nanosleep"};
-    static const char *const unsafe[] = {"malloc", "__libc_malloc", "_int_free", "fork", "dlopen",
-                                         "printf", "pthread_create", "exit", "", "_"};
+    static const char *const safe[] = {"read",           "__read",      "__GI___poll",
+                                       "__new_sem_wait", "__libc_read", "___pthread_cond_wait",
+                                       "clock_nanosleep"};
+    static const char *const unsafe[] = {"malloc", "__libc_malloc",  "_int_free", "fork", "dlopen",
+                                         "printf", "pthread_create", "exit",      "",     "_"};
     for (size_t i = 0; i < G_N_ELEMENTS(safe); i++)
         g_assert_true(tm_inject_name_is_safe(safe[i], -1));
     for (size_t i = 0; i < G_N_ELEMENTS(unsafe); i++)

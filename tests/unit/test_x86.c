@@ -26,7 +26,11 @@ static const struct sample samples[] = {
     {"mov 0x0(,%rax,8),%rax", {0x48, 0x8b, 0x04, 0xc5, 0, 0, 0, 0}, 8, TM_X86_PLAIN, 0},
     {"testb $1,(%rax)", {0xf6, 0x00, 0x01}, 3, TM_X86_PLAIN, 0},
     {"neg %rax", {0x48, 0xf7, 0xd8}, 3, TM_X86_PLAIN, 0},
-    {"cs nopw 0x0(%rax,%rax,1)", {0x66, 0x2e, 0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0}, 10, TM_X86_PLAIN, 0},
+    {"cs nopw 0x0(%rax,%rax,1)",
+     {0x66, 0x2e, 0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0},
+     10,
+     TM_X86_PLAIN,
+     0},
     {"cmp 0x10(%rip),%eax", {0x3b, 0x05, 0x10, 0, 0, 0}, 6, TM_X86_RIP_RELATIVE, 22},
     {"cmpq $0,0x10(%rip)", {0x48, 0x83, 0x3d, 0x10, 0, 0, 0, 0}, 8, TM_X86_RIP_RELATIVE, 24},
     {"js +6", {0x78, 0x06}, 2, TM_X86_BRANCH, 8},
@@ -54,9 +58,9 @@ static void test_lengths(void)
 static void test_unknown(void)
 {
     static const uint8_t vex[] = {0xc5, 0xf8, 0x77}, evex[] = {0x62, 0xf1, 0x7c, 0x48, 0x28, 0},
-                         two_rex[] = {0x48, 0x48, 0x89, 0xc0}, prefixes[] = {
-                             0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66,
-                             0x66, 0x66, 0x66, 0x66, 0x66, 0x90};
+                         two_rex[] = {0x48, 0x48, 0x89, 0xc0},
+                         prefixes[] = {0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66,
+                                       0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x90};
     struct tm_x86 insn;
     g_assert_false(tm_x86_decode(vex, sizeof(vex), &insn));
     g_assert_false(tm_x86_decode(evex, sizeof(evex), &insn));
@@ -71,8 +75,8 @@ static void test_move(void)
     uint8_t to[64];
     int32_t distance;
     size_t made = 0;
-    g_assert_cmpuint(tm_x86_move(code, sizeof(code), 0x10000, 6, to, sizeof(to), 0x20000, &made), ==,
-                     sizeof(code));
+    g_assert_cmpuint(tm_x86_move(code, sizeof(code), 0x10000, 6, to, sizeof(to), 0x20000, &made),
+                     ==, sizeof(code));
     g_assert_cmpuint(made, ==, 3 + 6 + 6);
     g_assert_cmpmem(to, 3, code, 3);
     g_assert_cmphex(to[3], ==, 0x0f);
@@ -91,7 +95,8 @@ static void test_not_moved(void)
     uint8_t to[64];
     size_t made;
     g_assert_cmpuint(tm_x86_move(call, sizeof(call), 0x10000, 5, to, 64, 0x20000, &made), ==, 0);
-    g_assert_cmpuint(tm_x86_move(inside, sizeof(inside), 0x10000, 5, to, 64, 0x20000, &made), ==, 0);
+    g_assert_cmpuint(tm_x86_move(inside, sizeof(inside), 0x10000, 5, to, 64, 0x20000, &made), ==,
+                     0);
     /* Too far for four bytes; no room. */
     g_assert_cmpuint(tm_x86_move(rip, sizeof(rip), 0x10000, 5, to, 64, 0x200000000, &made), ==, 0);
     g_assert_cmpuint(tm_x86_move(rip, sizeof(rip), 0x10000, 5, to, 8, 0x20000, &made), ==, 0);
@@ -102,8 +107,10 @@ static void test_enters(void)
 {
     /* push %rbx; nop x4; jmp back to 0, to 1, to 5 */
     uint8_t code[] = {0x53, 0x90, 0x90, 0x90, 0x90, 0xeb, 0};
-    static const struct { int target; bool enters; } cases[] = {{0, false}, {1, true}, {4, true},
-                                                                {5, false}};
+    static const struct {
+        int target;
+        bool enters;
+    } cases[] = {{0, false}, {1, true}, {4, true}, {5, false}};
     for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
         code[6] = (uint8_t)(cases[i].target - 7);
         g_assert_cmpint(tm_x86_enters(code, sizeof(code), 5), ==, cases[i].enters);

@@ -10,7 +10,8 @@ int main(int argc, char **argv)
         return 2;
     setenv("PYTHONHOME", argv[2], 1);
     void *library = dlopen(argv[1], RTLD_NOW | RTLD_LOCAL);
-    void (*initialize)(void) = library != NULL ? (void (*)(void))dlsym(library, "Py_Initialize") : NULL;
+    void (*initialize)(void) =
+        library != NULL ? (void (*)(void))dlsym(library, "Py_Initialize") : NULL;
     int (*run)(const char *) =
         library != NULL ? (int (*)(const char *))dlsym(library, "PyRun_SimpleString") : NULL;
     if (initialize == NULL || run == NULL) {

@@ -132,8 +132,12 @@ int tm_agent_detach(struct tm_agent *agent)
         return status;
     tm_follow_forget();
     bool unreachable = tm_session_end == NULL || tm_session_end();
+    /* The store is unmapped once the program goes on: that takes long where much was traced. */
+    bool held = tm_tracer_hold();
     agent->unhook = tm_tracer_disable();
     tm_gil_drop(gil);
+    if (held)
+        tm_tracer_unhold();
     agent->may_unload =
         unreachable && agent->unhook == TM_UNHOOK_RESTORED && tm_tracer_quiesce(QUIESCE_MS);
     agent->detached = true;

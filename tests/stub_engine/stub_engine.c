@@ -226,3 +226,12 @@ int tm_snapshot_write(int fd, const struct tm_snapshot_options *options,
     ret->file_bytes = (uint64_t)n;
     return 0;
 }
+
+bool tm_tracer_hold(void)
+{
+    return false;
+}
+
+void tm_tracer_unhold(void)
+{
+}

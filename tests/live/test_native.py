@@ -17,12 +17,13 @@ SIZE = 3456789
 NATIVE = 1
 HERE = os.path.dirname(os.path.abspath(__file__))
 
-# Prints a line for each frame that is not inlined: its address and the function's name.
+# Prints address and function of each frame that is on the stack: neither inlined ones nor those
+# that gdb concludes from tail calls.
 GDB_SCRIPT = """
 import gdb
 frame = gdb.newest_frame()
 while frame is not None:
-    if frame.type() != gdb.INLINE_FRAME:
+    if frame.type() == gdb.NORMAL_FRAME:
         print("FRAME %d %s" % (frame.pc(), frame.name()))
     frame = frame.older()
 """

@@ -21,6 +21,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 # that gdb concludes from tail calls.
 GDB_SCRIPT = """
 import gdb
+gdb.execute("set backtrace past-main on")
 frame = gdb.newest_frame()
 while frame is not None:
     if frame.type() == gdb.NORMAL_FRAME:

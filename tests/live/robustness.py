@@ -440,17 +440,15 @@ def not_python(b):
     return b.refused(program.pid, 16, "Python")
 
 
-@case("refused", "unpatched Python 2.7 (names the patch)")
+@case("elsewhere", "unpatched Python 2.7 (its functions redirected)")
 def unpatched(b):
     for python in find_pythons():
         if python.version[:2] == (2, 7):
             b.python = python
             victim = b.start("reads.py")
-            if "PyMem_GetAllocator" in open(python.path, "rb").read().decode("latin-1"):
-                continue
-            said = b.refused(victim.pid, 18, "cpython-2.7.18-pep445.patch")
+            b.cycle(victim.pid)
             victim.assert_advances()
-            return said
+            return "attached, detached"
     raise Impossible("no unpatched Python 2.7 is installed")
 
 

@@ -35,7 +35,7 @@ static const GOptionEntry entries[] = {
     {"confidence", 0, 0, G_OPTION_ARG_DOUBLE, &confidence_option,
      "How sure to be, from 0 to 1 (default: 0.8)", "P"},
     {"min-growth", 0, 0, G_OPTION_ARG_CALLBACK, (void *)parse_least_growth,
-     "Only count what grew by less than SIZE in all (default: 4K)", "SIZE"},
+     "List what grew by SIZE or more; the rest is only counted (default: 4K)", "SIZE"},
     G_OPTION_ENTRY_NULL,
 };
 

@@ -294,6 +294,28 @@ static GOptionContext *make_context(TmOptions *options, unsigned takes, const ch
     return context;
 }
 
+/* A copy of the arguments in which "-n1" is "-n", "1": GOption takes the next argument for the
+ * value of a short option, whatever is attached to it. */
+static char **split_short_options(int argc, char **argv)
+{
+    char **args = g_new0(char *, 2 * argc + 1);
+    gboolean options_end = FALSE;
+    int n = 0;
+
+    for (int i = 0; i < argc; i++) {
+        const char *arg = argv[i];
+        options_end = options_end || (i > 0 && strcmp(arg, "--") == 0);
+        if (i > 0 && !options_end && arg[0] == '-' && arg[1] != '\0' && arg[2] != '\0' &&
+            strchr("bgiInoPxX", arg[1]) != NULL) {
+            args[n++] = g_strndup(arg, 2);
+            args[n++] = g_strdup(arg + 2);
+        } else {
+            args[n++] = g_strdup(arg);
+        }
+    }
+    return args;
+}
+
 gboolean tm_options_parse(TmOptions *options, unsigned takes, const char *parameters,
                           const char *summary, const GOptionEntry *extra, int argc, char **argv,
                           GError **error)
@@ -301,10 +323,8 @@ gboolean tm_options_parse(TmOptions *options, unsigned takes, const char *parame
     g_autoptr(GOptionContext) context = make_context(options, takes, parameters, summary, extra);
     g_autoptr(GError) reason = NULL;
     g_autoptr(GPtrArray) files = g_ptr_array_new();
-    g_auto(GStrv) args = g_new0(char *, argc + 1);
+    g_auto(GStrv) args = split_short_options(argc, argv);
 
-    for (int i = 0; i < argc; i++)
-        args[i] = g_strdup(argv[i]);
     if (!g_option_context_parse_strv(context, &args, &reason))
         return tm_error_usage(error, "%s", reason->message);
     for (guint i = 1; args[i]; i++) {

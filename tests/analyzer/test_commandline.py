@@ -165,6 +165,12 @@ def test_stats_only_where_traces_are_needed(shop, args):
         "ERROR: The snapshot stats.tms does not contain traces, only stats")
 
 
+def test_a_value_may_stand_right_behind_a_short_option(pair):
+    apart = pair.run("-n", "1", "-P", "2", "-i", "*", "new.tms")
+    joined = pair.run("-n1", "-P2", "-i*", "new.tms")
+    assert apart.status == 0 and apart.out != "" and joined.out == apart.out
+
+
 def test_unknown_block(pair):
     # An address inside a block finds that block (tests/live/test_gdb.py); this one is in none.
     result = pair.run("-b", "0xfff", "new.tms")

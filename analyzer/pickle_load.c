@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <math.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -215,7 +216,8 @@ static gboolean read_metric(Loader *loader, TmValue value, struct tms_metric *re
         return FALSE;
     if (n_bytes == 7 && memcmp(format, "percent", 7) == 0) {
         ret->format = TMS_METRIC_PERCENT;
-        return tm_value_number(loader->pickle, amount, &ret->value.f);
+        /* A .tms holds finite numbers only, and its reader insists. */
+        return tm_value_number(loader->pickle, amount, &ret->value.f) && isfinite(ret->value.f);
     }
     ret->format = n_bytes == 4 && memcmp(format, "size", 4) == 0 ? TMS_METRIC_SIZE : TMS_METRIC_INT;
     return tm_value_int(loader->pickle, amount, &ret->value.i);
@@ -234,7 +236,7 @@ static gboolean add_metrics(Loader *loader, TmValue metrics)
         struct tms_str name;
         if (!tm_value_text(loader->pickle, items[i], &name.bytes, &name.n_bytes) ||
             name.n_bytes == 0 || !read_metric(loader, items[i + 1], &metric))
-            return wrong(loader, "a metric is no (value, format)");
+            return wrong(loader, "a metric is no (finite value, format)");
         metric.name = tm_builder_string(loader->builder, name);
         tm_builder_metric(loader->builder, &metric);
     }

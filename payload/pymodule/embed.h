@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* python/pytracemalloc.py as bytes: an attached target sees no path of ours. NUL-terminated. */
+/* The module's Python half, which python/ joins, as bytes: an attached target sees no path of ours.
+ * NUL-terminated. */
 #pragma once
 
 extern const char tm_embed_source[];

@@ -58,8 +58,11 @@ static gboolean top(TmPickle *p, TmValue *ret)
 /* Height of the topmost mark, which goes. */
 static gboolean pop_mark(TmPickle *p, guint *ret)
 {
-    if (p->marks->len == 0)
-        return tm_pickle_complain(p, "the pickle takes a mark that is not there");
+    if (p->marks->len == 0) {
+        /* FALSE in so many words: a compiler does not know what tm_pickle_complain returns. */
+        tm_pickle_complain(p, "the pickle takes a mark that is not there");
+        return FALSE;
+    }
     *ret = g_array_index(p->marks, guint, p->marks->len - 1);
     g_array_set_size(p->marks, p->marks->len - 1);
     return TRUE;

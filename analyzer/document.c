@@ -6,6 +6,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "format/utf8.h"
+
 typedef enum {
     CELL_NULL,
     CELL_STRING,
@@ -200,49 +202,23 @@ void tm_table_list(TmTable *table, GPtrArray *strings)
 
 /* --- JSON --- */
 
-/* Length of the UTF-8 sequence at p, its code point in *ret; 0: none. Surrogates are let through,
- * since CPython's surrogatepass writes them. */
-static gsize decode_utf8(const guchar *p, gsize n_bytes, guint32 *ret)
-{
-    guint32 c = p[0];
-    gsize length = c < 0x80                ? 1
-                   : c >= 0xc2 && c < 0xe0 ? 2
-                   : c >= 0xe0 && c < 0xf0 ? 3
-                   : c >= 0xf0 && c < 0xf5 ? 4
-                                           : 0;
-
-    if (length == 0 || length > n_bytes)
-        return 0;
-    if (length > 1)
-        c &= 0xffu >> (length + 1);
-    for (gsize i = 1; i < length; i++) {
-        if ((p[i] & 0xc0) != 0x80)
-            return 0;
-        c = c << 6 | (p[i] & 0x3f);
-    }
-    if ((length == 3 && c < 0x800) || (length == 4 && (c < 0x10000 || c > 0x10ffff)))
-        return 0;
-    *ret = c;
-    return length;
-}
-
 void tm_json_append_string(GString *text, struct tms_str value)
 {
-    const guchar *p = (const guchar *)value.bytes;
+    const char *p = value.bytes;
     gsize left = value.n_bytes;
 
     g_string_append_c(text, '"');
     while (left) {
         guint32 c = 0xfffd;
-        gsize length = decode_utf8(p, left, &c);
+        gsize length = tm_utf8_decode(p, left, &c);
         if (length == 0)
             g_string_append(text, "\\ufffd");
         else if (c == '"' || c == '\\')
             g_string_append_printf(text, "\\%c", (char)c);
-        else if (c < 0x20 || c == 0x7f || (c >= 0xd800 && c < 0xe000))
+        else if (c < 0x20 || c == 0x7f || tm_utf8_is_surrogate(c))
             g_string_append_printf(text, "\\u%04x", c);
         else
-            g_string_append_len(text, (const char *)p, (gssize)length);
+            g_string_append_len(text, p, (gssize)length);
         p += length ? length : 1;
         left -= length ? length : 1;
     }

@@ -5,6 +5,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "format/utf8.h"
+
 static gboolean int_line(TmPickle *p)
 {
     const char *text;
@@ -97,21 +99,9 @@ static gboolean text_bytes(TmPickle *p, TmValueKind kind, guint length_bytes)
 static void append_code_point(GString *out, guint32 c)
 {
     /* Not g_string_append_unichar, which refuses surrogates. */
-    if (c < 0x80) {
-        g_string_append_c(out, (char)c);
-    } else if (c < 0x800) {
-        g_string_append_c(out, (char)(0xc0 | c >> 6));
-        g_string_append_c(out, (char)(0x80 | (c & 0x3f)));
-    } else if (c < 0x10000) {
-        g_string_append_c(out, (char)(0xe0 | c >> 12));
-        g_string_append_c(out, (char)(0x80 | (c >> 6 & 0x3f)));
-        g_string_append_c(out, (char)(0x80 | (c & 0x3f)));
-    } else {
-        g_string_append_c(out, (char)(0xf0 | c >> 18));
-        g_string_append_c(out, (char)(0x80 | (c >> 12 & 0x3f)));
-        g_string_append_c(out, (char)(0x80 | (c >> 6 & 0x3f)));
-        g_string_append_c(out, (char)(0x80 | (c & 0x3f)));
-    }
+    char bytes[TM_UTF8_MAX];
+
+    g_string_append_len(out, bytes, (gssize)tm_utf8_encode(c, bytes));
 }
 
 /* Value of n hexadecimal digits, or -1. */

@@ -10,6 +10,7 @@
  */
 #include <string.h>
 
+#include "format/utf8.h"
 #include "inspect/error.h"
 #include "inspect/extract_private.h"
 #include "inspect/python.h"
@@ -158,26 +159,6 @@ static gboolean key_equal(gconstpointer a, gconstpointer b)
     return memcmp(a, b, sizeof(struct frame_key)) == 0;
 }
 
-/* One code point of a str; lone surrogates stay what they are (surrogatepass). */
-static void append_char(GString *out, uint32_t c)
-{
-    if (c < 0x80) {
-        g_string_append_c(out, (char)c);
-    } else if (c < 0x800) {
-        g_string_append_c(out, (char)(0xc0 | c >> 6));
-        g_string_append_c(out, (char)(0x80 | (c & 0x3f)));
-    } else if (c < 0x10000) {
-        g_string_append_c(out, (char)(0xe0 | c >> 12));
-        g_string_append_c(out, (char)(0x80 | (c >> 6 & 0x3f)));
-        g_string_append_c(out, (char)(0x80 | (c & 0x3f)));
-    } else {
-        g_string_append_c(out, (char)(0xf0 | c >> 18));
-        g_string_append_c(out, (char)(0x80 | (c >> 12 & 0x3f)));
-        g_string_append_c(out, (char)(0x80 | (c >> 6 & 0x3f)));
-        g_string_append_c(out, (char)(0x80 | (c & 0x3f)));
-    }
-}
-
 /* A str object as UTF-8; NULL where it is none. */
 static GString *read_str(struct reader *r, uint64_t addr)
 {
@@ -201,7 +182,8 @@ static GString *read_str(struct reader *r, uint64_t addr)
             g_string_free(out, TRUE);
             return NULL;
         }
-        append_char(out, c);
+        char bytes[TM_UTF8_MAX];
+        g_string_append_len(out, bytes, (gssize)tm_utf8_encode(c, bytes));
     }
     return out;
 }

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "format/utf8.h"
 #include "payload/intern.h"
 #include "payload/pyapi.h"
 
@@ -22,31 +23,15 @@ static struct {
 } own_names[OWN_NAMES];
 static _Atomic uint32_t own_count; /* grows under the GIL */
 
+/* The number of bytes written; 0: there is no room for them. */
 static size_t put_utf8(uint32_t c, char *out, size_t room)
 {
-    if (c < 0x80 && room >= 1) {
-        out[0] = (char)c;
-        return 1;
-    }
-    if (c < 0x800 && room >= 2) {
-        out[0] = (char)(0xc0 | c >> 6);
-        out[1] = (char)(0x80 | (c & 0x3f));
-        return 2;
-    }
-    if (c < 0x10000 && room >= 3) {
-        out[0] = (char)(0xe0 | c >> 12);
-        out[1] = (char)(0x80 | (c >> 6 & 0x3f));
-        out[2] = (char)(0x80 | (c & 0x3f));
-        return 3;
-    }
-    if (c >= 0x10000 && room >= 4) {
-        out[0] = (char)(0xf0 | (c >> 18 & 7));
-        out[1] = (char)(0x80 | (c >> 12 & 0x3f));
-        out[2] = (char)(0x80 | (c >> 6 & 0x3f));
-        out[3] = (char)(0x80 | (c & 0x3f));
-        return 4;
-    }
-    return 0;
+    char bytes[TM_UTF8_MAX];
+    size_t n_bytes = tm_utf8_encode(c, bytes);
+    if (n_bytes > room)
+        return 0;
+    memcpy(out, bytes, n_bytes);
+    return n_bytes;
 }
 
 static uint32_t read_char(const char *data, uint32_t kind, size_t i)
@@ -89,36 +74,18 @@ static size_t decode_text(uint64_t str, int shift, char *buf, size_t buf_bytes)
     return used;
 }
 
-/* How many bytes at `text` are one character in UTF-8 (not of a surrogate); 0: they are none. */
-static size_t utf8_char_bytes(const uint8_t *text, size_t left)
-{
-    size_t n = text[0] < 0x80   ? 1
-               : text[0] < 0xc2 ? 0
-               : text[0] < 0xe0 ? 2
-               : text[0] < 0xf0 ? 3
-                                : 4;
-    if (n > left || text[0] > 0xf4)
-        return 0;
-    for (size_t i = 1; i < n; i++)
-        if ((text[i] & 0xc0) != 0x80)
-            return 0;
-    if ((text[0] == 0xe0 && text[1] < 0xa0) || (text[0] == 0xed && text[1] > 0x9f) ||
-        (text[0] == 0xf0 && text[1] < 0x90) || (text[0] == 0xf4 && text[1] > 0x8f))
-        return 0;
-    return n;
-}
-
 /* The bytes of a 2.7 str, as Python 3 decodes file names: what is no UTF-8 becomes U+DC80 to
  * U+DCFF. */
 static size_t escape_bytes(uint64_t str, char *buf, size_t buf_bytes)
 {
     size_t length = tm_frames_load(str + (uint32_t)tm_layout.ascii_length);
-    const uint8_t *text = (const uint8_t *)str + tm_layout.ascii_size;
+    const char *text = (const char *)str + tm_layout.ascii_size;
     size_t used = 0;
     for (size_t i = 0; i < length;) {
-        size_t n = utf8_char_bytes(text + i, length - i);
-        if (n == 0) {
-            size_t n_bytes = put_utf8(0xdc00u + text[i], buf + used, buf_bytes - used);
+        uint32_t c;
+        size_t n = tm_utf8_decode(text + i, length - i, &c);
+        if (n == 0 || tm_utf8_is_surrogate(c)) {
+            size_t n_bytes = put_utf8(0xdc00u + (uint8_t)text[i], buf + used, buf_bytes - used);
             if (n_bytes == 0)
                 break;
             used += n_bytes;

@@ -299,13 +299,16 @@ static bool read_tables(struct reader *r, GError **error)
 static void check_references(struct reader *r)
 {
     uint32_t n_strings = r->strings.ends->len;
+    /* The store's own site 0 is the unknown one; where damage left none, it is made. */
+    if (r->sites->len == 0)
+        take_site(r, 0, &(struct tm_site){0});
     for (guint i = 1; i < r->nodes->len; i++) {
         struct tms_node *node = &g_array_index(r->nodes, struct tms_node, i);
         if (node->site != TORN_NODE && node->site < r->sites->len)
             continue;
-        /* No trace was taken with a torn node; one whose site is missing shows no frame. */
+        /* No trace was taken with a torn node; one whose site is missing shows an unknown frame. */
         r->torn++;
-        *node = (struct tms_node){0, TMS_NO_ID};
+        *node = (struct tms_node){0, 0};
     }
     for (guint i = 0; i < r->sites->len; i++) {
         struct tms_site *site = &g_array_index(r->sites, struct tms_site, i);

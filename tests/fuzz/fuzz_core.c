@@ -2,6 +2,7 @@
 /* A core file made of anything, through the passive reader: no crash, no hang, and where it says
  * that it wrote a snapshot, one that the reader of snapshots takes. */
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -25,8 +26,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes)
         struct tms_file file;
         struct tms_error reason;
         g_snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-        if (!tms_file_open(&file, path, 0, &reason))
+        if (!tms_file_open(&file, path, 0, &reason)) {
+            fprintf(stderr, "%s (at byte %llu)\n", reason.message,
+                    (unsigned long long)reason.offset);
             abort();
+        }
         tms_file_close(&file);
     }
     close(fd);

@@ -7,6 +7,7 @@
 #include "analyzer/copy.h"
 #include "analyzer/export.h"
 #include "analyzer/outfile.h"
+#include "analyzer/output.h"
 #include "analyzer/session.h"
 
 static const TmExportFormat *const formats[] = {
@@ -69,7 +70,11 @@ static gboolean check_usage(const TmOptions *options, const TmExportFormat *form
     if (options->files[0] == NULL || options->files[1])
         return tm_error_usage(error, "convert takes one snapshot");
     if (base_path && !format->takes_base)
-        return tm_error_usage(error, "%s cannot show differences", format->name);
+        return tm_error_usage(error, "%s has no form for differences: convert both snapshots",
+                              format->name);
+    if (tm_output_collides(options->output, output_path))
+        return tm_error_usage(error, "--json and --csv tell what was written, and need -o OUT; "
+                                     "--to json and --to csv write the tracebacks themselves");
     if (tuple_items < 2 || tuple_items > 4)
         return tm_error_usage(error, "--tuples takes 2, 3 or 4");
     if (output_path == NULL && (format->needs_fd || isatty(STDOUT_FILENO)) &&
@@ -97,6 +102,32 @@ static gboolean make_diff(TmSession *session, TmExport *job, struct tm_diff *ret
              tm_error_data(error, "not enough memory");
     tm_groups_done(&now);
     tm_groups_done(&then);
+    return ok;
+}
+
+static gboolean report(TmSession *session, const TmExport *job, const TmExportFormat *format,
+                       TmOutput output, GError **error)
+{
+    g_autoptr(TmDocument) document = tm_document_new("convert");
+    TmWritten written = {.path = output_path, .format = format->name};
+    struct tm_groups sums[2] = {{0}};
+    gboolean ok = TRUE;
+
+    for (guint i = 0; ok && i < session->snapshots->len; i++)
+        ok = tm_session_group(session, i, TM_BY_LINE, TM_GROUP_DEFAULT,
+                              &sums[tm_session_get(session, i) == job->base], error);
+    if (ok) {
+        written.size_bytes = sums[0].bytes;
+        written.count = sums[0].count;
+        written.has_base = job->base != NULL;
+        written.size_diff_bytes = (gint64)(sums[0].bytes - sums[1].bytes);
+        written.count_diff = (gint64)(sums[0].count - sums[1].count);
+        tm_output_written(document, &written);
+        tm_output_session(document, session);
+        tm_output_document(document, output);
+    }
+    tm_groups_done(&sums[0]);
+    tm_groups_done(&sums[1]);
     return ok;
 }
 
@@ -132,6 +163,8 @@ static gboolean convert(const TmOptions *options, const TmExportFormat *format, 
         tm_outfile_done(&out);
     }
     tm_diff_done(&diff);
+    if (ok && options->output != TM_OUTPUT_TEXT)
+        ok = report(session, &job, format, options->output, error);
     return ok;
 }
 
@@ -146,7 +179,7 @@ static TmExit run(const TmOptions *options, GError **error)
 
 const TmCommand tm_cmd_convert = {
     .name = "convert",
-    .takes = TM_TAKES_FILTERS,
+    .takes = TM_TAKES_FILTERS | TM_TAKES_OUTPUT,
     .parameters = "FILE",
     .summary = "Writes a snapshot in a format that other tools read.",
     .extra = entries,

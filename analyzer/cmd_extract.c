@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "analyzer/command.h"
+#include "analyzer/output.h"
 #include "inspect/extract.h"
 
 static int pid;
@@ -16,6 +17,20 @@ static const GOptionEntry entries[] = {
     {"output", 'o', 0, G_OPTION_ARG_FILENAME, &output_path, "Write to OUT", "OUT"},
     G_OPTION_ENTRY_NULL,
 };
+
+static void report(const struct tm_extract_result *result, TmOutput output)
+{
+    g_autoptr(TmDocument) document = tm_document_new("extract");
+    TmWritten written = {.path = output_path,
+                         .format = "tms",
+                         .size_bytes = result->traced_bytes,
+                         .count = result->traces};
+
+    tm_document_string(document, "origin", result->origin);
+    tm_document_u64(document, "torn", result->torn);
+    tm_output_written(document, &written);
+    tm_output_document(document, output);
+}
 
 static TmExit run(const TmOptions *options, GError **error)
 {
@@ -37,12 +52,14 @@ static TmExit run(const TmOptions *options, GError **error)
         fprintf(stderr,
                 "WARNING: %" G_GUINT64_FORMAT " entries were not complete and are not in %s\n",
                 result.torn, output_path);
+    if (options->output != TM_OUTPUT_TEXT)
+        report(&result, options->output);
     return TM_EXIT_OK;
 }
 
 const TmCommand tm_cmd_extract = {
     .name = "extract",
-    .takes = 0,
+    .takes = TM_TAKES_OUTPUT,
     .parameters = "--pid PID | --core FILE [--exe FILE] -o OUT",
     .summary = "Makes a snapshot from the memory of a process, or from its core file.",
     .extra = entries,

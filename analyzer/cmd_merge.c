@@ -3,6 +3,7 @@
 #include "analyzer/command.h"
 #include "analyzer/copy.h"
 #include "analyzer/outfile.h"
+#include "analyzer/output.h"
 #include "analyzer/session.h"
 
 static char *output_path;
@@ -40,6 +41,25 @@ static gboolean check_alike(const TmSession *session, GError **error)
     return TRUE;
 }
 
+static gboolean report(TmSession *session, TmOutput output, GError **error)
+{
+    g_autoptr(TmDocument) document = tm_document_new("merge");
+    TmWritten written = {.path = output_path, .format = "tms"};
+
+    for (guint i = 0; i < session->snapshots->len; i++) {
+        struct tm_groups groups = {0};
+        if (!tm_session_group(session, i, TM_BY_LINE, TM_GROUP_DEFAULT, &groups, error))
+            return FALSE;
+        written.size_bytes += groups.bytes;
+        written.count += groups.count;
+        tm_groups_done(&groups);
+    }
+    tm_output_written(document, &written);
+    tm_output_session(document, session);
+    tm_output_document(document, output);
+    return TRUE;
+}
+
 static gboolean merge(const TmOptions *options, GError **error)
 {
     g_autoptr(TmSession) session = tm_session_open(options->files, TM_PROGRESS_LONG, error);
@@ -53,7 +73,7 @@ static gboolean merge(const TmOptions *options, GError **error)
         return FALSE;
     ok = tm_copy_snapshots(session, fileno(out.stream), error) && tm_outfile_commit(&out, error);
     tm_outfile_done(&out);
-    return ok;
+    return ok && (options->output == TM_OUTPUT_TEXT || report(session, options->output, error));
 }
 
 static TmExit run(const TmOptions *options, GError **error)
@@ -62,12 +82,16 @@ static TmExit run(const TmOptions *options, GError **error)
         tm_error_usage(error, options->files[0] ? "merge needs -o OUT" : "merge needs snapshots");
         return TM_EXIT_USAGE;
     }
+    if (tm_output_collides(options->output, output_path)) {
+        tm_error_usage(error, "--json and --csv tell what was written: merge needs -o OUT");
+        return TM_EXIT_USAGE;
+    }
     return merge(options, error) ? TM_EXIT_OK : TM_EXIT_DATA;
 }
 
 const TmCommand tm_cmd_merge = {
     .name = "merge",
-    .takes = TM_TAKES_FILTERS,
+    .takes = TM_TAKES_FILTERS | TM_TAKES_OUTPUT,
     .parameters = "FILE...",
     .summary = "Makes one snapshot of those of many processes.",
     .extra = entries,

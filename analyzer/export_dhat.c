@@ -38,18 +38,25 @@ static gboolean write_dhat(const TmExport *job, GError **error)
     g_autoptr(GString) points = g_string_new(NULL), frames = g_string_new("\"[root]\"");
     g_autoptr(GString) command = g_string_new(NULL);
     const char *cmdline = tms_file_fact(&job->snapshot->file, "cmdline");
+    gint64 enabled_ns = tms_file_fact_i64(&job->snapshot->file, "enabled_ns", 0);
+    guint64 end_ns = job->snapshot->file.timestamp_ns;
     guint32 n_frames = 0;
 
     (void)error;
+    /* Its rates are per time since the program began; here since tracing did, if that is known. */
+    if (enabled_ns > 0 && (guint64)enabled_ns < end_ns)
+        end_ns -= (guint64)enabled_ns;
     for (size_t i = 0; i < job->diff->n_rows; i++) {
         const struct tm_change *row = &job->diff->rows[i];
         guint32 node = (guint32)row->id;
 
         g_string_append_printf(points, "%s{\"tb\":%" PRIu64 ",\"tbk\":%" PRIu64 ",\"fs\":[",
                                i ? ",\n  " : "", row->size, row->count);
-        if (node == TM_MODEL_EMPTY)
-            g_string_append_printf(
-                points, "%u", add_frame(frames, frame_of_site, &n_frames, model, TM_MODEL_NO_SITE));
+        /* A frame of its own, since dh_view refuses two points with the same frames. */
+        if (node == TM_MODEL_EMPTY) {
+            g_string_append(frames, ",\n  \"(no traceback)\"");
+            g_string_append_printf(points, "%u", ++n_frames);
+        }
         for (; node != TM_MODEL_EMPTY; node = tm_model_node(model, node)->parent)
             g_string_append_printf(points, "%u%s",
                                    add_frame(frames, frame_of_site, &n_frames, model,
@@ -60,10 +67,9 @@ static gboolean write_dhat(const TmExport *job, GError **error)
     append_json(command, cmdline ? cmdline : job->snapshot->path);
     fprintf(job->out,
             "{\"dhatFileVersion\":2,\"mode\":\"tm-live\",\"verb\":\"Live\",\"bklt\":false,"
-            "\"bkacc\":false,\n\"tu\":\"ns\",\"Mtu\":\"s\",\"cmd\":%s,\"pid\":%" G_GINT64_FORMAT
+            "\"bkacc\":false,\n\"tu\":\"us\",\"Mtu\":\"s\",\"cmd\":%s,\"pid\":%" G_GINT64_FORMAT
             ",\"te\":%" PRIu64 ",\n\"pps\":[%s],\n\"ftbl\":[%s]}\n",
-            command->str, job->snapshot->pid, job->snapshot->file.timestamp_ns, points->str,
-            frames->str);
+            command->str, job->snapshot->pid, end_ns / 1000, points->str, frames->str);
     return TRUE;
 }
 

@@ -5,7 +5,11 @@
  * heaptrack 1.4 takes them, numbers in hex, indices from 1 with 0 for none
  * (allocation infos: from 0):
  *   v VERSION FILE_VERSION   X COMMAND   s STRING   t IP PARENT_TRACE
- *   i ADDRESS MODULE FUNCTION FILE LINE   a SIZE TRACE   + INFO   c MILLISECONDS
+ *   i ADDRESS MODULE FUNCTION FILE LINE   a SIZE TRACE   + INFO   - INFO   c MILLISECONDS
+ * What heaptrack calls leaked is what a snapshot holds. With a base there is a
+ * "-" for each block that the base has more of one size and traceback, and a
+ * "+" for each that the snapshot has more: "leaked" is the growth then, below 0
+ * where memory shrank.
  */
 #include "analyzer/export.h"
 
@@ -24,7 +28,15 @@ typedef struct {
         *trace_ids; /* by the model's strings, sites, nodes; 0: none yet */
     guint32 n_strings, n_ips, n_traces;
     struct tm_intern infos; /* of Info */
+    GArray *balance;        /* by id of info: blocks of the snapshot less those of the base */
 } Writer;
+
+/* What rows of one snapshot are counted into. */
+typedef struct {
+    Writer *w;
+    const struct tm_image *image;
+    gint64 sign;
+} Counter;
 
 typedef struct {
     guint64 size_bytes;
@@ -91,13 +103,14 @@ static void add_traces(Writer *w)
     }
 }
 
-static bool write_rows(void *state, const struct tm_batch *batch)
+static bool count_rows(void *state, const struct tm_batch *batch)
 {
-    Writer *w = state;
-    const struct tm_image *image = &w->job->snapshot->image;
+    const Counter *counter = state;
+    const struct tm_image *image = counter->image;
+    Writer *w = counter->w;
 
     for (guint32 i = 0; i < batch->count; i++) {
-        guint32 node = batch->column.node[i], before = w->infos.count, id;
+        guint32 node = batch->column.node[i], id;
         Info info = {batch->column.size_bytes[i], w->trace_ids[image->node_map[node]]};
 
         if (image->keep_node && !image->keep_node[node])
@@ -105,11 +118,39 @@ static bool write_rows(void *state, const struct tm_batch *batch)
         id = tm_intern_get(&w->infos, &info);
         if (id == TMS_NO_ID)
             return false;
-        if (id == before)
-            fprintf(w->out, "a %" PRIx64 " %" PRIx64 "\n", info.size_bytes, info.trace);
-        fprintf(w->out, "+ %x\n", id);
+        if (id >= w->balance->len)
+            g_array_set_size(w->balance, id + 1);
+        g_array_index(w->balance, gint64, id) += counter->sign;
     }
     return true;
+}
+
+static gboolean count_blocks(Writer *w, TmSnapshot *snapshot, gint64 sign, GError **error)
+{
+    Counter counter = {w, &snapshot->image, sign};
+    struct tms_error reason = {0};
+    void *states[1] = {&counter};
+
+    if (tm_scan(&snapshot->file, TM_SCAN_NODE | TM_SCAN_SIZE, count_rows, states, 1, &reason))
+        return TRUE;
+    tm_error_set_from_reader(error, &reason);
+    g_prefix_error(error, "Failed to load %s: ", snapshot->path);
+    return FALSE;
+}
+
+/* What has gone comes first, so that the peak is not above what there is at the end. */
+static void write_blocks(Writer *w)
+{
+    const Info *infos = w->infos.items;
+
+    for (guint32 id = 0; id < w->infos.count; id++)
+        fprintf(w->out, "a %" PRIx64 " %" PRIx64 "\n", infos[id].size_bytes, infos[id].trace);
+    for (int sign = -1; sign <= 1; sign += 2) {
+        for (guint32 id = 0; id < w->infos.count; id++) {
+            for (gint64 n = sign * g_array_index(w->balance, gint64, id); n > 0; n--)
+                fprintf(w->out, "%c %x\n", sign < 0 ? '-' : '+', id);
+        }
+    }
 }
 
 static void write_head(const TmExport *job)
@@ -128,22 +169,24 @@ static gboolean write_heaptrack(const TmExport *job, GError **error)
 {
     const struct tm_model *model = job->snapshot->image.model;
     Writer w = {.out = job->out, .job = job, .model = model};
-    struct tms_error reason = {0};
-    void *states[1] = {&w};
     gboolean ok;
 
-    if (!tm_image_map_nodes(&job->snapshot->image))
+    if (!tm_image_map_nodes(&job->snapshot->image) ||
+        (job->base && !tm_image_map_nodes(&job->base->image)))
         return tm_error_data(error, "not enough memory");
     w.string_ids = g_new0(guint32, model->strings.count);
     w.ip_ids = g_new0(guint32, model->sites.count);
     w.trace_ids = g_new0(guint32, model->nodes.count);
+    w.balance = g_array_new(FALSE, TRUE, sizeof(gint64));
     tm_intern_init(&w.infos, sizeof(Info));
     write_head(job);
     add_traces(&w);
-    ok = tm_scan(&job->snapshot->file, TM_SCAN_NODE | TM_SCAN_SIZE, write_rows, states, 1, &reason);
-    if (!ok)
-        tm_error_set_from_reader(error, &reason);
+    ok = count_blocks(&w, job->snapshot, 1, error) &&
+         (!job->base || count_blocks(&w, job->base, -1, error));
+    if (ok)
+        write_blocks(&w);
     tm_intern_done(&w.infos);
+    g_array_unref(w.balance);
     g_free(w.string_ids);
     g_free(w.ip_ids);
     g_free(w.trace_ids);
@@ -153,5 +196,6 @@ static gboolean write_heaptrack(const TmExport *job, GError **error)
 const TmExportFormat tm_export_heaptrack = {
     .name = "heaptrack",
     .suffix = ".heaptrack",
+    .takes_base = TRUE,
     .write = write_heaptrack,
 };

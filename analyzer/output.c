@@ -3,6 +3,8 @@
 #include "analyzer/output.h"
 
 #include <inttypes.h>
+#include <string.h>
+#include <sys/stat.h>
 
 #include "analyzer/render.h"
 #include "analyzer/text.h"
@@ -77,4 +79,42 @@ void tm_output_snapshot(TmTable *table, guint index, const TmSnapshot *snapshot)
         tm_table_i64(table, snapshot->pid);
     else
         tm_table_null(table);
+}
+
+gboolean tm_output_collides(TmOutput output, const char *output_path)
+{
+    return output != TM_OUTPUT_TEXT && (output_path == NULL || strcmp(output_path, "-") == 0);
+}
+
+void tm_output_written(TmDocument *document, const TmWritten *written)
+{
+    TmTable *table =
+        tm_document_table(document, "files", "path format bytes size size_diff count count_diff");
+    struct stat st;
+
+    tm_table_string(table, written->path);
+    tm_table_string(table, written->format);
+    if (stat(written->path, &st) == 0)
+        tm_table_i64(table, (gint64)st.st_size);
+    else
+        tm_table_null(table);
+    tm_table_u64(table, written->size_bytes);
+    if (written->has_base)
+        tm_table_i64(table, written->size_diff_bytes);
+    else
+        tm_table_null(table);
+    tm_table_u64(table, written->count);
+    if (written->has_base)
+        tm_table_i64(table, written->count_diff);
+    else
+        tm_table_null(table);
+}
+
+void tm_output_session(TmDocument *document, const TmSession *session)
+{
+    TmTable *table =
+        tm_document_table(document, "snapshots", "snapshot path timestamp timestamp_ns pid");
+
+    for (guint i = 0; i < session->snapshots->len; i++)
+        tm_output_snapshot(table, i, tm_session_get(session, i));
 }

@@ -237,6 +237,15 @@ gboolean tm_snapshot_has_ages(const TmSnapshot *snapshot)
            tms_file_fact_i64(&snapshot->file, "ages", 1) != 0;
 }
 
+gboolean tm_snapshot_has_threads(const TmSnapshot *snapshot)
+{
+    for (guint32 i = 0; i < snapshot->file.n_groups; i++) {
+        if (snapshot->file.groups[i].head->thread_bytes)
+            return TRUE;
+    }
+    return FALSE;
+}
+
 gboolean tm_session_group(TmSession *session, guint i, enum tm_group_by by, unsigned flags,
                           struct tm_groups *ret, GError **error)
 {
@@ -247,7 +256,8 @@ gboolean tm_session_group(TmSession *session, guint i, enum tm_group_by by, unsi
         return tm_error_data(error, "The snapshot %s does not contain traces, only stats",
                              snapshot->path);
     if ((by == TM_BY_DOMAIN && !tm_snapshot_has_domains(snapshot)) ||
-        (by == TM_BY_AGE && !tm_snapshot_has_ages(snapshot)))
+        (by == TM_BY_AGE && !tm_snapshot_has_ages(snapshot)) ||
+        (by == TM_BY_THREAD && !tm_snapshot_has_threads(snapshot)))
         return tm_error_data(error, "The snapshot %s does not contain %ss", snapshot->path,
                              tm_group_by_name(by));
     if (tm_groups_make(&snapshot->image, by, flags, ret, &reason))

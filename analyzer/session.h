@@ -59,6 +59,8 @@ gboolean tm_session_require_addresses(const TmSession *session, GError **error);
 gboolean tm_snapshot_has_domains(const TmSnapshot *snapshot);
 /* Whether they tell when they were allocated. */
 gboolean tm_snapshot_has_ages(const TmSnapshot *snapshot);
+/* Whether they tell which threads allocated them. */
+gboolean tm_snapshot_has_threads(const TmSnapshot *snapshot);
 /* Groups one snapshot; errors name the file. */
 gboolean tm_session_group(TmSession *session, guint i, enum tm_group_by by, unsigned flags,
                           struct tm_groups *ret, GError **error);

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Snapshots from text, and tm-analyze run on them."""
 import os
+import shutil
 import subprocess
 import sys
 
@@ -10,6 +11,19 @@ sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "live"))
 
 ANALYZE = os.environ.get("TM_ANALYZE", "tm-analyze")
 MKSNAPSHOT = os.environ.get("TM_MKSNAPSHOT", "mksnapshot")
+
+
+def need(*programs):
+    """The first of them that is there. scripts/test, which installs all, forbids to skip."""
+    for program in programs:
+        path = shutil.which(program)
+        if path is None and os.path.isfile(program):
+            path = program
+        if path is not None:
+            return path
+    if os.environ.get("TM_READERS") == "required":
+        pytest.fail("%s is not installed" % programs[0])
+    pytest.skip("%s is not installed" % programs[0])
 
 
 class Result:

@@ -170,6 +170,28 @@ def test_merge_refuses_one_process_twice(pair):
         pair.read("both.tms")
 
 
+def test_merge_tells_what_it_wrote(pair):
+    pair.make("other.tms", OLD.replace("pid 123", "pid 124"))
+    document = json.loads(pair.ok("merge", "old.tms", "other.tms", "-o", "both.tms", "--json"))
+    assert (document["schema"], document["command"]) == ("tm-analyze/1", "merge")
+    row = document["files"][0]
+    assert (row["path"], row["format"], row["size"], row["count"]) == ("both.tms", "tms", 12600, 8)
+    assert row["bytes"] == len(pair.read("both.tms"))
+    assert [row["pid"] for row in document["snapshots"]] == [123, 124]
+    rows = pair.ok("merge", "old.tms", "other.tms", "-o", "both.tms", "--csv").splitlines()
+    assert rows[0] == "path,format,bytes,size,size_diff,count,count_diff" and len(rows) == 2
+    assert pair.run("merge", "old.tms", "other.tms", "-o", "-", "--json").status == 2
+
+
+def test_threads_are_not_guessed(shop):
+    shop.make("none.tms", "fact pid 1\ntrace 0x10 5 2 0 - 0 a.py:1:f\n")
+    result = shop.run("top", "-g", "thread", "none.tms")
+    assert result.status == 1
+    assert result.err == "ERROR: The snapshot none.tms does not contain threads\n"
+    shop.make("some.tms", "fact pid 1\ntrace 0x10 5 2 0 - 7 a.py:1:f\n")
+    assert "#1: thread 7: size=5 B, count=1\n" in shop.ok("top", "-g", "thread", "some.tms")
+
+
 def test_verify(pair):
     assert pair.ok("verify", "old.tms") == (
         "old.tms: ok, 4 traces of 6300 bytes, 4 sites, 6 tracebacks\n")

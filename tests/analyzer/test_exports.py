@@ -1,17 +1,21 @@
 # SPDX-License-Identifier: MIT
 """Each export, opened by a reader of its own, holds the same totals."""
+import collections
 import csv
 import gzip
 import io
 import json
 import os
 import re
-import shutil
 import subprocess
 
 import pytest
 
+from conftest import Workshop, need
+
 TOTAL, BLOCKS = 9066100, 4
+GROWTH = 9059800
+HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 def convert(shop, name, *args):
@@ -19,11 +23,11 @@ def convert(shop, name, *args):
     return shop.read(name)
 
 
-def need(program):
-    path = shutil.which(program)
-    if path is None:
-        pytest.skip("%s is not installed" % program)
-    return path
+def run_reader(shop, *args, **kwargs):
+    result = subprocess.run(list(args), cwd=shop.path, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, timeout=120, **kwargs)
+    assert result.returncode == 0, result.stderr.decode()
+    return result.stdout.decode()
 
 
 # --- pprof ---
@@ -136,34 +140,54 @@ def test_pprof_differences(pair):
     assert min(v[1] for _, v in profile.samples) == -100
 
 
-def test_pprof_by_protoc(pair):
+def decode_by_protoc(shop, name):
+    """[blocks, bytes] of all samples."""
     protoc = need("protoc")
-    convert(pair, "x.pb.gz")
-    pair.write("profile.proto", PROFILE_PROTO.encode())
-    out = subprocess.run([protoc, "--decode=perftools.profiles.Profile", "profile.proto"],
-                         cwd=pair.path, input=gzip.decompress(pair.read("x.pb.gz")),
-                         stdout=subprocess.PIPE, check=True).stdout.decode()
+    shop.write("profile.proto", PROFILE_PROTO.encode())
+    out = run_reader(shop, protoc, "--decode=perftools.profiles.Profile", "profile.proto",
+                     input=gzip.decompress(shop.read(name)))
+    assert not re.search(r"^\s*\d+: ", out, re.M), "a field that the schema does not know"
     samples = re.findall(r"^sample \{(.*?)^\}", out, re.S | re.M)
     values = [[int(v) for v in re.findall(r"value: (-?\d+)", sample)] for sample in samples]
-    assert [sum(v[i] for v in values) for i in (0, 1)] == [BLOCKS, TOTAL]
-    assert not re.search(r"^\s*\d+: ", out, re.M), "a field that the schema does not know"
+    return [sum(v[i] for v in values) for i in (0, 1)]
+
+
+def test_pprof_by_protoc(pair):
+    convert(pair, "x.pb.gz")
+    assert decode_by_protoc(pair, "x.pb.gz") == [BLOCKS, TOTAL]
+    convert(pair, "d.pb.gz", "--base", "old.tms")
+    assert decode_by_protoc(pair, "d.pb.gz") == [0, GROWTH]
+
+
+def top_by_go(shop, *args):
+    """{function: its own amount} and the sum that pprof says."""
+    go = need("go")
+    out = run_reader(shop, go, "tool", "pprof", "-top", "-unit=B", "-nodefraction=0",
+                     "-edgefraction=0", "-nodecount=100000", *args,
+                     env=dict(os.environ, HOME=shop.path))
+    shown = re.search(r"^Showing nodes accounting for (-?\d+)B?,", out, re.M).group(1)
+    rows = re.findall(r"^ *(-?\d+)B? +\S+ +\S+ +-?\d+B? +\S+  (.+)$", out, re.M)
+    return {name: int(flat) for flat, name in rows}, int(shown)
 
 
 def test_pprof_by_go(pair):
-    go = need("go")
-    if subprocess.run([go, "tool", "pprof", "-h"], stdout=subprocess.DEVNULL,
-                      stderr=subprocess.DEVNULL).returncode not in (0, 2):
-        pytest.skip("go has no pprof")
+    convert(pair, "new.pb.gz")
+    flat, shown = top_by_go(pair, "new.pb.gz")
+    assert flat == {"leak": 9000000, "f": 66000, "main": 0, "???": 100}
+    assert shown == sum(flat.values()) == TOTAL
+    flat, shown = top_by_go(pair, "-sample_index=inuse_objects", "new.pb.gz")
+    assert shown == sum(flat.values()) == BLOCKS
+
+
+def test_pprof_differences_by_go(pair):
+    expected = {"leak": 9000000, "f": 59900, "y.py:3": -100}
     convert(pair, "new.pb.gz")
     pair.ok("convert", "old.tms", "-o", "old.pb.gz")
-
-    def top(*args):
-        return subprocess.run([go, "tool", "pprof", "-top", "-unit=B"] + list(args),
-                              cwd=pair.path, stdout=subprocess.PIPE, check=True,
-                              env=dict(os.environ, HOME=pair.path)).stdout.decode()
-    assert re.search(r"9000000B .* leak$", top("new.pb.gz"), re.M)
-    assert re.search(r"60000B .* f$", top("-diff_base=old.pb.gz", "new.pb.gz"), re.M) or \
-        re.search(r"59900B .* f$", top("-diff_base=old.pb.gz", "new.pb.gz"), re.M)
+    convert(pair, "d.pb.gz", "--base", "old.tms")
+    for args in (["-diff_base=old.pb.gz", "new.pb.gz"], ["d.pb.gz"]):
+        flat, shown = top_by_go(pair, *args)
+        assert {name: amount for name, amount in flat.items() if amount} == expected
+        assert shown == GROWTH
 
 
 # --- collapsed stacks ---
@@ -186,11 +210,32 @@ def test_collapsed_separators_are_clean(shop):
     assert convert(shop, "x.folded") == b"g (c.py:2);f (a b.py:1) 1\n"
 
 
+# Debian has it in the package of a profiler for Perl, libdevel-nytprof-perl.
+FLAMEGRAPH = ["flamegraph.pl", "/usr/share/perl5/Devel/NYTProf/flamegraph.pl"]
+
+
+def draw_flamegraph(shop, name):
+    """{frame: its bytes}, of all frames that are wide enough to be drawn."""
+    svg = run_reader(shop, "perl", need(*FLAMEGRAPH), "--countname", "bytes", "--minwidth", "0",
+                     name)
+    titles = re.findall(r"<title>(.*?) \(([\d,]+) bytes, ([^)]*)\)</title>", svg)
+    return {frame: (int(size.replace(",", "")), percent) for frame, size, percent in titles}
+
+
 def test_collapsed_by_flamegraph(pair):
-    flamegraph = need("flamegraph.pl")
-    svg = subprocess.run([flamegraph], input=convert(pair, "x.folded"), stdout=subprocess.PIPE,
-                         check=True).stdout.decode()
-    assert "leak (leak.py:3)" in svg
+    convert(pair, "x.folded")
+    frames = draw_flamegraph(pair, "x.folded")
+    assert frames["all"][0] == TOTAL
+    assert frames["leak (leak.py:3)"] == (9000000, "99.27%")
+    assert frames["main (/a/main.py:5)"][0] == 9066000
+
+
+def test_collapsed_differences_by_flamegraph(pair):
+    """Widths are those of the newer snapshot, colours the growth."""
+    convert(pair, "x.folded", "--base", "old.tms")
+    frames = draw_flamegraph(pair, "x.folded")
+    assert frames["all"][0] == TOTAL
+    assert frames["leak (leak.py:3)"] == (9000000, "99.27%; +99.27%")
 
 
 # --- speedscope ---
@@ -236,36 +281,28 @@ def test_dhat(pair):
     assert all(0 < i < len(document["ftbl"]) for stack in stacks for i in stack)
 
 
+def test_dhat_tells_no_traceback_from_an_unknown_frame(shop):
+    shop.make("new.tms", "fact pid 1\ntrace 0x10 5 2 0 - 0 -\ntrace 0x20 7 2 0 - 0 :0:\n")
+    document = json.loads(convert(shop, "x.dhat.json"))
+    assert len({tuple(point["fs"]) for point in document["pps"]}) == 2
+    assert "12 bytes (100%" in show_by_dh_view(shop, "x.dhat.json")
+
+
+def show_by_dh_view(shop, name):
+    """The page that valgrind's own viewer makes of the file, without a browser."""
+    return run_reader(shop, need("node"), os.path.join(HERE, "dh_view_page.js"),
+                      need("/usr/libexec/valgrind/dh_view.js", "/usr/lib/valgrind/dh_view.js"),
+                      name)
+
+
 def test_dhat_by_dh_view(pair):
-    """valgrind's own viewer builds its tree of the file, without a browser."""
-    node = need("node")
-    viewer = next((path for path in ["/usr/libexec/valgrind/dh_view.js",
-                                     "/usr/lib/valgrind/dh_view.js"] if os.path.exists(path)), None)
-    if viewer is None:
-        pytest.skip("valgrind's dh_view.js is not installed")
     convert(pair, "x.dhat.json")
-    script = """
-const fs = require('fs'), vm = require('vm');
-const element = () => new Proxy(function() {}, {get: (t, k) => k === Symbol.toPrimitive ?
-    () => '' : element(), set: () => true, apply: () => element(), construct: () => element()});
-const context = vm.createContext({document: element(), window: element(), console, URL: element(),
-                                  performance: {now: () => 0}});
-vm.runInContext(fs.readFileSync(%s, 'utf8'), context);
-context.text = fs.readFileSync('x.dhat.json', 'utf8');
-console.log(vm.runInContext(`
-    gData = JSON.parse(text);
-    if (gData.dhatFileVersion !== kExpectedFileVersion) throw new Error('version');
-    gData.pps.forEach(pp => checkPP(pp)); gData.pps.length`, context));
-""" % json.dumps(viewer)
-    with open(viewer) as file:
-        text = file.read()
-    if "function checkPP" not in text:
-        script = script.replace("gData.pps.forEach(pp => checkPP(pp));",
-                                "gData.pps.forEach(pp => checkFields(pp, ['tb', 'tbk', 'fs']));")
-    result = subprocess.run([node, "-e", script], cwd=pair.path, stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE)
-    assert result.returncode == 0, result.stderr.decode()
-    assert result.stdout.decode().strip() == "3"
+    page = show_by_dh_view(pair, "x.dhat.json")
+    totals = re.findall(r"Total: +([\d,]+) bytes .*? in ([\d,]+) blocks", page)
+    totals = [tuple(int(n.replace(",", "")) for n in total) for total in totals]
+    assert totals[0] == (TOTAL, BLOCKS)
+    assert sorted(totals[1:]) == [(100, 1), (66000, 2), (9000000, 1)]
+    assert "#1: leak (leak.py:3)" in page and "PID:     123" in page
 
 
 # --- heaptrack ---
@@ -283,16 +320,48 @@ def test_heaptrack(pair):
     assert (total, count) == (TOTAL, BLOCKS)
 
 
-def test_heaptrack_by_heaptrack_print(pair):
+def print_by_heaptrack(shop, *args):
     program = need("heaptrack_print")
-    convert(pair, "x.heaptrack")
-    out = subprocess.run([program, "-f", "x.heaptrack"], cwd=pair.path, stdout=subprocess.PIPE,
+    out = subprocess.run([program, *args], cwd=shop.path, stdout=subprocess.PIPE,
                          stderr=subprocess.STDOUT, check=True).stdout.decode()
+    assert "failed to parse" not in out and "out of bounds" not in out
+    return out
+
+
+def test_heaptrack_by_heaptrack_print(pair):
+    convert(pair, "x.heaptrack")
+    out = print_by_heaptrack(pair, "-f", "x.heaptrack")
     assert "calls to allocation functions: 4 " in out
     assert "total memory leaked: 9.07M" in out
     assert re.search(r"9.00M (peak|consumed|leaked).* over 1 calls from", out)
     assert "leak.py:3" in out
-    assert "failed to parse" not in out and "out of bounds" not in out
+
+
+def flames_of_heaptrack(shop, *args):
+    """Bytes that heaptrack_print itself sums up, without rounding."""
+    print_by_heaptrack(shop, *args, "-F", "flames", "--flamegraph-cost-type", "leaked")
+    sums = collections.Counter()
+    for line in shop.read("flames").decode().splitlines():
+        stack, amount = line.rsplit(" ", 1)
+        sums[stack] += int(amount)
+    return sums
+
+
+def test_heaptrack_sums_to_the_byte(pair):
+    convert(pair, "x.heaptrack")
+    assert sum(flames_of_heaptrack(pair, "-f", "x.heaptrack").values()) == TOTAL
+
+
+def test_heaptrack_differences(pair):
+    convert(pair, "d.heaptrack", "--base", "old.tms")
+    out = print_by_heaptrack(pair, "-f", "d.heaptrack", "-l", "1")
+    assert "total memory leaked: 9.06M" in out and "-100B leaked over 0 calls from" in out
+    flames = flames_of_heaptrack(pair, "-f", "d.heaptrack")
+    assert sum(flames.values()) == GROWTH and max(flames.values()) == 9000000
+    # heaptrack's own difference of two files says the same.
+    convert(pair, "new.heaptrack")
+    pair.ok("convert", "old.tms", "-o", "old.heaptrack")
+    assert flames_of_heaptrack(pair, "-f", "new.heaptrack", "-d", "old.heaptrack") == flames
 
 
 # --- tables, .tms ---
@@ -319,11 +388,18 @@ def test_filters_apply(pair):
     assert json.loads(pair.ok("top", "--json", "part.tms"))["snapshots"][0]["size"] == 9000100
 
 
-def test_large_snapshots_agree(shop):
-    """The same totals by every way, on data of a size that has all kinds of blocks."""
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """Data of a size that has all kinds of blocks, and what it sums up to."""
+    shop = Workshop(str(tmp_path_factory.mktemp("large")))
     shop.generate("new.tms", 30000, 3)
     snapshot = json.loads(shop.ok("top", "--json", "new.tms"))["snapshots"][0]
-    size, count = snapshot["size"], snapshot["count"]
+    return shop, snapshot["size"], snapshot["count"]
+
+
+def test_large_snapshots_agree(large):
+    """The same totals by every way."""
+    shop, size, count = large
     profile = Profile(convert(shop, "x.pb.gz"))
     assert sum(v[1] for _, v in profile.samples) == size
     assert sum(v[0] for _, v in profile.samples) == count
@@ -337,6 +413,41 @@ def test_large_snapshots_agree(shop):
     assert json.loads(shop.ok("top", "--json", "x.pickle"))["snapshots"][0]["size"] == size
 
 
+def test_large_by_protoc(large):
+    shop, size, count = large
+    convert(shop, "p.pb.gz")
+    assert decode_by_protoc(shop, "p.pb.gz") == [count, size]
+
+
+def test_large_by_go(large):
+    shop, size, _ = large
+    convert(shop, "g.pb.gz")
+    flat, shown = top_by_go(shop, "g.pb.gz")
+    assert shown == size == sum(flat.values())
+
+
+def test_large_by_flamegraph(large):
+    shop, size, _ = large
+    convert(shop, "f.folded")
+    assert draw_flamegraph(shop, "f.folded")["all"][0] == size
+
+
+def test_large_by_dh_view(large):
+    shop, size, count = large
+    convert(shop, "d.dhat.json")
+    page = show_by_dh_view(shop, "d.dhat.json")
+    first = re.search(r"Total: +([\d,]+) bytes .*? in ([\d,]+) blocks", page)
+    assert [int(n.replace(",", "")) for n in first.groups()] == [size, count]
+
+
+def test_large_by_heaptrack_print(large):
+    shop, size, count = large
+    convert(shop, "h.heaptrack")
+    assert sum(flames_of_heaptrack(shop, "-f", "h.heaptrack").values()) == size
+    assert "calls to allocation functions: %d " % count in print_by_heaptrack(shop, "-f",
+                                                                             "h.heaptrack")
+
+
 def test_a_failed_write_leaves_nothing(pair):
     result = pair.run("convert", "new.tms", "-o", "nowhere/x.csv")
     assert result.status == 1 and result.err.startswith("ERROR: Failed to write nowhere/x.csv: ")
@@ -345,6 +456,40 @@ def test_a_failed_write_leaves_nothing(pair):
     assert not [name for name in os.listdir(pair.path) if name.startswith("y.csv")]
 
 
-def test_bases_are_refused_where_they_say_nothing(pair):
-    for name in ("x.tms", "x.dhat.json", "x.heaptrack", "x.pickle"):
-        assert pair.run("convert", "new.tms", "--base", "old.tms", "-o", name).status == 2
+@pytest.mark.parametrize("name", ["x.tms", "x.dhat.json", "x.pickle"])
+def test_bases_are_refused_where_they_say_nothing(pair, name):
+    result = pair.run("convert", "new.tms", "--base", "old.tms", "-o", name)
+    assert result.status == 2 and len(result.err.splitlines()) == 1
+    assert "has no form for differences: convert both snapshots" in result.err
+
+
+# --- what was written ---
+
+@pytest.mark.parametrize("name, form", [
+    ("x.tms", "tms"), ("x.pb.gz", "pprof"), ("x.folded", "collapsed"),
+    ("x.speedscope.json", "speedscope"), ("x.dhat.json", "dhat"), ("x.heaptrack", "heaptrack"),
+    ("x.pickle", "pickle"), ("x.csv", "csv"), ("x.json", "json"),
+])
+def test_convert_tells_what_it_wrote(pair, name, form):
+    document = json.loads(pair.ok("convert", "new.tms", "-o", name, "--json"))
+    assert (document["schema"], document["command"]) == ("tm-analyze/1", "convert")
+    assert document["files"] == [{"path": name, "format": form, "bytes": len(pair.read(name)),
+                                  "size": TOTAL, "size_diff": None, "count": BLOCKS,
+                                  "count_diff": None}]
+    assert [row["path"] for row in document["snapshots"]] == ["new.tms"]
+    rows = list(csv.DictReader(io.StringIO(pair.ok("convert", "new.tms", "-o", name, "--csv"))))
+    assert rows[0]["path"] == name and rows[0]["size"] == str(TOTAL)
+
+
+def test_convert_tells_differences(pair):
+    document = json.loads(pair.ok("convert", "new.tms", "--base", "old.tms", "-o", "x.pb.gz",
+                                  "--json", "-i", "leak.py", "-i", "*/x.py"))
+    row = document["files"][0]
+    assert (row["size"], row["size_diff"], row["count"], row["count_diff"]) == (9066000, 9059900,
+                                                                              3, 1)
+
+
+@pytest.mark.parametrize("args", [["--to", "json"], ["--to", "csv", "-o", "-"]])
+def test_a_report_is_not_mixed_with_what_is_written(pair, args):
+    result = pair.run("convert", "new.tms", "--json", *args)
+    assert result.status == 2 and result.out == "" and "-o OUT" in result.err

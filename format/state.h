@@ -101,6 +101,19 @@ struct tm_counter {
 #define TM_GEN_BITS 9
 #define TM_MARK_BIT (1ull << 63)
 
+/* A native module, as it lay when it was seen: it may be gone, and another be at its place. */
+#define TM_BUILD_ID_MAX 32u
+struct tm_state_module {
+    uint64_t start, end;    /* of its mappings */
+    uint64_t bias;          /* its addresses less this are those of its file */
+    uint64_t hdr_addr;      /* .eh_frame_hdr; 0: none */
+    uint64_t path_addr;     /* NUL-terminated */
+    uint64_t build_id_addr; /* of the note's bytes in the module itself; 0: it has none */
+    uint32_t build_id_bytes;
+    uint8_t build_id[TM_BUILD_ID_MAX];
+    uint32_t reserved;
+};
+
 /* Sizes that do not fit: open addressing, capacity a power of two, key 0 is empty, key 1 deleted.
  */
 struct tm_overflow_slot {
@@ -147,5 +160,10 @@ struct tm_state {
                                program's, if that closed ours */
     _Atomic int64_t shared_peak_bytes; /* the peak is the greater of the two, and at least what is
                                           traced now */
-    uint64_t reserved[14];
+    /* Native modules that were seen in this session: a table that never moves. Sites name them by
+     * their place in it, plus 1 (tm_site.first_line). */
+    uint64_t modules_addr;         /* struct tm_state_module[]; 0: none yet */
+    _Atomic uint32_t module_count; /* those that are complete */
+    uint32_t reserved0;
+    uint64_t reserved[12];
 };

@@ -525,10 +525,10 @@ static uint32_t collect_metrics(struct snapshot *s, struct metric ret[16])
     return n;
 }
 
-static uint32_t intern_build_id_locked(const struct tm_native_file *file)
+static uint32_t intern_build_id_locked(const struct tm_state_module *file)
 {
     static const char digits[] = "0123456789abcdef";
-    char text[2 * TM_NATIVE_BUILD_ID_MAX];
+    char text[2 * TM_BUILD_ID_MAX];
     for (uint32_t i = 0; i < file->build_id_bytes; i++) {
         text[2 * i] = digits[file->build_id[i] >> 4];
         text[2 * i + 1] = digits[file->build_id[i] & 15];
@@ -544,10 +544,11 @@ static void write_modules(struct snapshot *s)
         return;
     tms_writer_begin(s->writer, TMS_MODULES);
     for (uint32_t i = 0; i < n; i++) {
-        const struct tm_native_file *file = tm_native_file_at(i);
+        const struct tm_state_module *file = tm_native_file_at(i);
         struct tms_module out = {.start = file->start, .end = file->end, .bias = file->bias};
         pthread_mutex_lock(&tm_intern_lock);
-        out.path = tm_intern_string_locked(file->path, (uint32_t)strlen(file->path));
+        const char *path = (const char *)file->path_addr;
+        out.path = tm_intern_string_locked(path, (uint32_t)strlen(path));
         out.build_id = intern_build_id_locked(file);
         pthread_mutex_unlock(&tm_intern_lock);
         tms_writer_bytes(s->writer, &out, sizeof(out));

@@ -205,7 +205,7 @@ uint32_t tm_native_site_locked(uint64_t pc)
     if (range != NULL) {
         /* Which module it was, plus 1: another one may come to this address. */
         site.first_line = (int32_t)range->file + 1;
-        site.file = intern_text_locked(tm_native_file_at(range->file)->path);
+        site.file = intern_text_locked((const char *)tm_native_file_at(range->file)->path_addr);
         if (site.file == TM_NONE)
             return TM_NONE;
     }

@@ -9,29 +9,30 @@
 #include <unistd.h>
 
 #include "payload/mem.h"
+#include "payload/state.h"
 
 enum { FIRST_ROWS = 4096, PATHS_ARENA_BYTES = 1 << 20, PATH_BYTES = 4096 };
 
 /* Files and the text of their paths: fixed places, so that readers need no lock. Written by the
  * thread that builds maps. */
-static struct tm_native_file *files; /* TM_NATIVE_MODULES_MAX, sparse */
-static _Atomic uint32_t n_files;
+static struct tm_state_module *files; /* TM_NATIVE_MODULES_MAX, sparse */
 static char *paths; /* PATHS_ARENA_BYTES, sparse */
 static uint32_t paths_used;
 
 uint32_t tm_native_file_count(void)
 {
-    return atomic_load_explicit(&n_files, memory_order_acquire);
+    return atomic_load_explicit(&tm_state_export.module_count, memory_order_acquire);
 }
 
-const struct tm_native_file *tm_native_file_at(uint32_t index)
+const struct tm_state_module *tm_native_file_at(uint32_t index)
 {
     return &files[index];
 }
 
 void tm_native_files_done(void)
 {
-    atomic_store(&n_files, 0);
+    atomic_store(&tm_state_export.module_count, 0);
+    tm_state_export.modules_addr = 0;
     tm_mem_unmap_sparse(files, TM_NATIVE_MODULES_MAX * sizeof(*files));
     tm_mem_unmap_sparse(paths, PATHS_ARENA_BYTES);
     files = NULL;
@@ -41,7 +42,8 @@ void tm_native_files_done(void)
 
 void tm_native_files_abandon(void)
 {
-    atomic_store(&n_files, 0);
+    atomic_store(&tm_state_export.module_count, 0);
+    tm_state_export.modules_addr = 0;
     files = NULL;
     paths = NULL;
     paths_used = 0;
@@ -49,7 +51,7 @@ void tm_native_files_abandon(void)
 
 /* ---- what the loader tells of a module ---- */
 
-static bool read_note(const uint8_t *note, size_t n_bytes, struct tm_native_file *ret)
+static bool read_note(const uint8_t *note, size_t n_bytes, struct tm_state_module *ret)
 {
     while (n_bytes >= sizeof(ElfW(Nhdr))) {
         ElfW(Nhdr) header;
@@ -60,9 +62,10 @@ static bool read_note(const uint8_t *note, size_t n_bytes, struct tm_native_file
         if (total > n_bytes || name_bytes > n_bytes || desc_bytes > n_bytes)
             return false;
         if (header.n_type == NT_GNU_BUILD_ID && header.n_namesz == 4 &&
-            header.n_descsz <= TM_NATIVE_BUILD_ID_MAX &&
+            header.n_descsz <= TM_BUILD_ID_MAX &&
             memcmp(note + sizeof(header), "GNU", 4) == 0) {
-            memcpy(ret->build_id, note + sizeof(header) + name_bytes, header.n_descsz);
+            ret->build_id_addr = (uint64_t)(note + sizeof(header) + name_bytes);
+            memcpy(ret->build_id, (const void *)ret->build_id_addr, header.n_descsz);
             ret->build_id_bytes = header.n_descsz;
             return true;
         }
@@ -73,10 +76,10 @@ static bool read_note(const uint8_t *note, size_t n_bytes, struct tm_native_file
 }
 
 /* Where the module lies, and which segment holds its tables. */
-static bool look(const struct dl_phdr_info *info, struct tm_native_file *ret_file,
+static bool look(const struct dl_phdr_info *info, struct tm_state_module *ret_file,
                  struct tm_cfi_module *ret_module)
 {
-    *ret_file = (struct tm_native_file){.start = UINT64_MAX, .bias = info->dlpi_addr};
+    *ret_file = (struct tm_state_module){.start = UINT64_MAX, .bias = info->dlpi_addr};
     *ret_module = (struct tm_cfi_module){0};
     for (int i = 0; i < info->dlpi_phnum; i++) {
         const ElfW(Phdr) *phdr = &info->dlpi_phdr[i];
@@ -123,25 +126,25 @@ static const char *keep_path(const struct dl_phdr_info *info)
 }
 
 /* The path says which file, the rest that it is still the same one. */
-static bool same_file(const struct tm_native_file *a, const struct tm_native_file *b)
+static bool same_file(const struct tm_state_module *a, const struct tm_state_module *b)
 {
     return a->start == b->start && a->end == b->end && a->bias == b->bias &&
            a->hdr_addr == b->hdr_addr && a->build_id_bytes == b->build_id_bytes &&
            memcmp(a->build_id, b->build_id, a->build_id_bytes) == 0;
 }
 
-static uint32_t find_file(const struct tm_native_file *file, const struct dl_phdr_info *info)
+static uint32_t find_file(const struct tm_state_module *file, const struct dl_phdr_info *info)
 {
     uint32_t n = tm_native_file_count();
     for (uint32_t i = 0; i < n; i++)
         if (same_file(&files[i], file) && (info->dlpi_name == NULL || info->dlpi_name[0] == '\0' ||
-                                           strcmp(files[i].path, info->dlpi_name) == 0))
+                                           strcmp((const char *)files[i].path_addr, info->dlpi_name) == 0))
             return i;
     if (n == TM_NATIVE_MODULES_MAX)
         return UINT32_MAX;
     files[n] = *file;
-    files[n].path = keep_path(info);
-    atomic_store_explicit(&n_files, n + 1, memory_order_release);
+    files[n].path_addr = (uint64_t)keep_path(info);
+    atomic_store_explicit(&tm_state_export.module_count, n + 1, memory_order_release);
     return n;
 }
 
@@ -246,7 +249,7 @@ static void insert(struct tm_native_map *map, struct tm_native_range range)
 
 static bool take_module(struct build *build, const struct dl_phdr_info *info)
 {
-    struct tm_native_file file;
+    struct tm_state_module file;
     struct tm_cfi_module module;
     if (!look(info, &file, &module))
         return true;
@@ -325,6 +328,7 @@ struct tm_native_map *tm_native_map_build(const struct tm_native_map *old)
     int saved_errno = errno;
     if (files == NULL)
         files = tm_mem_map_sparse(TM_NATIVE_MODULES_MAX * sizeof(*files));
+    tm_state_export.modules_addr = (uint64_t)files;
     if (paths == NULL)
         paths = tm_mem_map_sparse(PATHS_ARENA_BYTES);
     struct tm_native_map *map = NULL;
@@ -361,7 +365,7 @@ struct function {
 static int visit_function(struct dl_phdr_info *info, size_t size, void *data)
 {
     struct function *function = data;
-    struct tm_native_file file;
+    struct tm_state_module file;
     struct tm_cfi_module module;
     (void)size;
     if (!look(info, &file, &module) || function->start - file.start >= file.end - file.start)

@@ -14,18 +14,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "format/state.h"
 #include "payload/native/cfi.h"
 
-enum { TM_NATIVE_MODULES_MAX = 4096, TM_NATIVE_BUILD_ID_MAX = 32 };
-
-/* What the snapshot says of a module; never moves and is never freed while tracing is on. */
-struct tm_native_file {
-    uint64_t start, end, bias;
-    uint64_t hdr_addr; /* .eh_frame_hdr; 0: none */
-    const char *path;
-    uint8_t build_id[TM_NATIVE_BUILD_ID_MAX];
-    uint32_t build_id_bytes;
-};
+enum { TM_NATIVE_MODULES_MAX = 4096 };
 
 struct tm_native_table {
     struct tm_cfi_row *rows; /* NULL: no usable table */
@@ -47,9 +39,10 @@ struct tm_native_map {
     struct tm_native_range ranges[TM_NATIVE_MODULES_MAX]; /* ascending */
 };
 
-/* The files ever seen in this session, by index. Any thread may read up to the count. */
+/* The files ever seen in this session, by index: tm_state_export.modules_addr. They never move and
+ * stay while tracing is on; any thread may read up to the count. */
 uint32_t tm_native_file_count(void);
-const struct tm_native_file *tm_native_file_at(uint32_t index);
+const struct tm_state_module *tm_native_file_at(uint32_t index);
 
 /* True where the loader has mapped or unmapped something since `map` was built. No locks held. */
 bool tm_native_map_is_stale(const struct tm_native_map *map);

@@ -261,7 +261,7 @@ static bool drop_layer(void)
     tm_py.PyErr_Clear();
     remove_module("pytracemalloc", layer);
     /* Ours, and what is left of the import's own: the module is in no dictionary any more, save
-     * before 3.4 its own (python/pytracemalloc.py, _module). */
+     * before 3.4 its own (python/parts/session.py, _module). */
     PySize expected = tm_py.version_hex < 0x03040000 ? 2 : 1;
     bool alone = is_at_baseline() && refcount(layer) == expected;
     for (size_t i = 0; i < n_baselines; i++)

@@ -227,7 +227,7 @@ class Snapshots(Case):
         self.assertEqual(theirs.pid, 77)
         self.assertEqual(theirs.timestamp, NOW)
         self.assertEqual(theirs.stats, make_stats())
-        length = 4 if sys.version_info >= (3, 9) else 3
+        length = 4 if sys.version_info >= (3, 9) else 3 if sys.version_info >= (3, 6) else 2
         self.assertEqual({len(trace) for trace in theirs.traces._traces}, {length})
         theirs.statistics("traceback")
         self.assertTrue(theirs.compare_to(theirs, "lineno"))

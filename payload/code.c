@@ -74,12 +74,8 @@ static size_t decode_text(uint64_t str, int shift, char *buf, size_t buf_bytes)
     return used;
 }
 
-/* The bytes of a 2.7 str, as Python 3 decodes file names: what is no UTF-8 becomes U+DC80 to
- * U+DCFF. */
-static size_t escape_bytes(uint64_t str, char *buf, size_t buf_bytes)
+size_t tm_code_escape(const char *text, size_t length, char *buf, size_t buf_bytes)
 {
-    size_t length = tm_frames_load(str + (uint32_t)tm_layout.ascii_length);
-    const char *text = (const char *)str + tm_layout.ascii_size;
     size_t used = 0;
     for (size_t i = 0; i < length;) {
         uint32_t c;
@@ -101,10 +97,17 @@ static size_t escape_bytes(uint64_t str, char *buf, size_t buf_bytes)
     return used;
 }
 
+/* Of a 2.7 str. */
+static size_t escape_str(uint64_t str, char *buf, size_t buf_bytes)
+{
+    return tm_code_escape((const char *)str + tm_layout.ascii_size,
+                          tm_frames_load(str + (uint32_t)tm_layout.ascii_length), buf, buf_bytes);
+}
+
 size_t tm_code_text(uint64_t str, char *buf, size_t buf_bytes)
 {
     if (tm_layout.ascii_state == TM_NO_FIELD)
-        return escape_bytes(str, buf, buf_bytes);
+        return escape_str(str, buf, buf_bytes);
     size_t n_bytes = decode_text(str, state_shift, buf, buf_bytes);
     return n_bytes == SIZE_MAX ? 0 : n_bytes;
 }
@@ -117,7 +120,7 @@ static bool check_bytes(void)
     tm_py_object *str = tm_py.PyString_FromString ? tm_py.PyString_FromString(sample) : NULL;
     if (str == NULL)
         return false;
-    size_t n_bytes = escape_bytes((uint64_t)str, text, sizeof(text));
+    size_t n_bytes = escape_str((uint64_t)str, text, sizeof(text));
     tm_py.Py_DecRef(str);
     return n_bytes == sizeof(expected) - 1 && memcmp(text, expected, n_bytes) == 0;
 }

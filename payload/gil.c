@@ -44,6 +44,12 @@ static bool gil_exists(void)
            tm_py.PyEval_InitThreads == NULL || tm_py.PyEval_ThreadsInitialized();
 }
 
+void tm_gil_make_here(void)
+{
+    if (!gil_exists())
+        tm_py.PyEval_InitThreads();
+}
+
 int tm_gil_make(uint64_t timeout_ms)
 {
     uint64_t end_ns = tm_clock_after_ms(tm_clock_monotonic_ns(), timeout_ms);

@@ -17,6 +17,8 @@
  * GIL, as it does when it starts its first thread. -ETIMEDOUT: it executes no Python now. No GIL.
  */
 int tm_gil_make(uint64_t timeout_ms);
+/* The same where a thread of Python's calls us: with it, or as the only one. */
+void tm_gil_make_here(void);
 /* True where the main thread may still call into the payload: it must stay mapped. */
 bool tm_gil_call_is_queued(void);
 

@@ -16,7 +16,6 @@ const char *tm_redirect_problem(void)
 
 #if defined(__x86_64__)
 
-#include <dirent.h>
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <link.h>
@@ -24,7 +23,7 @@ const char *tm_redirect_problem(void)
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "payload/clock.h"
+#include "payload/bystanders.h"
 #include "payload/x86.h"
 
 enum {
@@ -36,7 +35,6 @@ enum {
     PLACE_STEP = 1 << 18, /* where our page is tried, down and up from the library */
     PLACE_TRIES = 4096,   /* 1 GiB */
     THREADS_MS = 200,     /* how long a thread may be on the processor without being looked at */
-    MOVED_NS = 1000,
 };
 
 #ifndef MAP_FIXED_NOREPLACE
@@ -69,7 +67,8 @@ static struct function {
     size_t bytes;       /* of the whole function */
     size_t moved_bytes; /* of its first instructions */
     void *way_back;     /* these instructions, then the rest */
-    uint64_t original;  /* the entry's first 8 bytes */
+    size_t back_bytes;
+    uint64_t original; /* the entry's first 8 bytes */
     uint64_t redirected;
 } functions[] = {
     {.name = "PyObject_Malloc", .ours = (void *)enter_malloc},
@@ -214,6 +213,7 @@ static bool prepare_function(struct function *f, uint8_t *slot, char *message, s
     }
     put_far_jump(slot, f->ours);
     put_far_jump(back + made, f->entry + f->moved_bytes);
+    f->back_bytes = made + FAR_JUMP_BYTES;
     f->way_back = back;
     int32_t distance = (int32_t)(slot - (f->entry + JUMP_BYTES));
     uint8_t bytes[sizeof(uint64_t)];
@@ -260,86 +260,18 @@ void tm_redirect_done(void)
 
 /* ---- where the other threads are ---- */
 
-static bool read_task(const char *tid, const char *name, char *buf, size_t buf_bytes)
-{
-    char path[64];
-    snprintf(path, sizeof(path), "/proc/self/task/%s/%s", tid, name);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return false;
-    ssize_t n = read(fd, buf, buf_bytes - 1);
-    close(fd);
-    buf[n > 0 ? n : 0] = '\0';
-    return n > 0;
-}
-
-static uint64_t read_hex(const char *text)
-{
-    uint64_t number = 0;
-    text += text[0] == '0' && text[1] == 'x' ? 2 : 0;
-    for (; (*text >= '0' && *text <= '9') || (*text >= 'a' && *text <= 'f'); text++)
-        number = number << 4 | (uint64_t)(*text <= '9' ? *text - '0' : *text - 'a' + 10);
-    return number;
-}
-
-static uint64_t run_ns(const char *tid)
-{
-    char text[128];
-    uint64_t number = 0;
-    if (!read_task(tid, "schedstat", text, sizeof(text)))
-        return 0;
-    for (const char *p = text; *p >= '0' && *p <= '9'; p++)
-        number = number * 10 + (uint64_t)(*p - '0');
-    return number;
-}
-
-/* True where the instruction is one that is moved, or in the way there and back. */
-static bool is_inside(uint64_t pc)
-{
-    for (int i = 0; i < FUNCTIONS; i++)
-        if (pc - (uint64_t)functions[i].entry < functions[i].moved_bytes)
-            return true;
-    return pc - (uint64_t)page < PAGE_BYTES;
-}
-
-/*
- * A thread that waits in the kernel says where; one that runs says nothing. The bytes in question
- * are a few instructions: a thread that has run on since was there, at most, before.
- */
-static bool is_elsewhere(const char *tid, uint64_t end_ns)
-{
-    uint64_t first_ns = run_ns(tid);
-    struct timespec pause_time = {.tv_nsec = 200000};
-    for (;;) {
-        char text[256];
-        if (!read_task(tid, "syscall", text, sizeof(text)))
-            return access("/proc/thread-self/syscall", R_OK) == 0; /* it has ended */
-        const char *last = strrchr(text, ' ');
-        if (last != NULL && !is_inside(read_hex(last + 1)))
-            return true;
-        if (last == NULL && run_ns(tid) > first_ns + MOVED_NS)
-            return true;
-        if (tm_clock_monotonic_ns() > end_ns)
-            return false;
-        nanosleep(&pause_time, NULL);
-    }
-}
-
+/* The bytes that change, and the ways there and back. */
 static bool threads_are_elsewhere(void)
 {
-    uint64_t end_ns = tm_clock_after_ms(tm_clock_monotonic_ns(), THREADS_MS);
-    int own = (int)syscall(SYS_gettid);
-    char own_name[16];
-    snprintf(own_name, sizeof(own_name), "%d", own);
-    DIR *dir = opendir("/proc/self/task");
-    struct dirent *entry;
-    bool ok = dir != NULL;
-    while (ok && (entry = readdir(dir)) != NULL)
-        if (entry->d_name[0] != '.' && strcmp(entry->d_name, own_name) != 0)
-            ok = is_elsewhere(entry->d_name, end_ns);
-    if (dir != NULL)
-        closedir(dir);
-    return ok;
+    struct tm_code_range ranges[3 * FUNCTIONS];
+    for (int i = 0; i < FUNCTIONS; i++) {
+        const struct function *f = &functions[i];
+        uint64_t entry = (uintptr_t)f->entry, back = (uintptr_t)f->way_back;
+        ranges[3 * i] = (struct tm_code_range){entry, entry + f->moved_bytes};
+        ranges[3 * i + 1] = (struct tm_code_range){back - BACK_AT, back - BACK_AT + FAR_JUMP_BYTES};
+        ranges[3 * i + 2] = (struct tm_code_range){back, back + f->back_bytes};
+    }
+    return tm_bystanders_are_outside(ranges, 3 * FUNCTIONS, THREADS_MS);
 }
 
 /* ---- changing the entries ---- */

@@ -26,6 +26,7 @@ def _run_hidden():
             found = imp.find_module(name, path)
         except ImportError:
             return
+        globals()["__file__"] = found[1]
         with found[0]:
             exec(compile(found[0].read(), found[1], "exec"), globals())
         return

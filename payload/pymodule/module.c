@@ -18,6 +18,7 @@
 #include "payload/pymodule/save.h"
 #include "payload/pymodule/session.h"
 #include "payload/pymodule/tasks.h"
+#include "payload/redirect.h"
 #include "payload/tracer.h"
 
 bool tm_module_imported;
@@ -94,10 +95,34 @@ static PyObj *py_set_limit(PyObj *self, PyObj *limit)
     return tm_py_none();
 }
 
+#define NOT_MAIN "pytracemalloc works in the main interpreter only"
+
+/* The oldest interpreter: the list is from young to old. */
+static void *main_interpreter(void)
+{
+    if (tm_py.PyInterpreterState_Main != NULL)
+        return tm_py.PyInterpreterState_Main();
+    void *interp = tm_py.PyInterpreterState_Head(), *next;
+    while ((next = tm_py.PyInterpreterState_Next(interp)) != NULL)
+        interp = next;
+    return interp;
+}
+
+static bool is_main_interpreter(void)
+{
+    uint64_t tstate = (uint64_t)tm_py.UncheckedGet();
+    return tstate != 0 && tm_frames_load(tstate + (uint32_t)tm_layout.tstate_interp) ==
+                              (uint64_t)main_interpreter();
+}
+
 /* Frames of this file are our own code: what it allocates is not traced. */
 static PyObj *py_add_own_file(PyObj *self, PyObj *name)
 {
     (void)self;
+    /* 2.7 gives another interpreter a copy of our dictionary and does not ask (Python/import.c,
+     * _PyImport_FindExtension). This is the first thing that pytracemalloc.py calls. */
+    if (!is_main_interpreter())
+        return tm_py_raise(tm_pyf.import_error, NOT_MAIN);
     PyObj *bytes = tm_pyf.PyUnicode_AsEncodedString(name, "utf-8", "surrogatepass");
     if (bytes == NULL)
         return NULL;
@@ -179,6 +204,8 @@ static struct tm_py_method methods[] = {
     {"get_tasks", tm_tasks_py_list, TM_PY_METH_NOARGS, NULL},
     {"cancel_tasks", tm_tasks_py_cancel_all, TM_PY_METH_NOARGS, NULL},
     {"find_spec", tm_session_py_find_spec, TM_PY_METH_VARARGS, NULL},
+    {"find_module", tm_session_py_find_module, TM_PY_METH_VARARGS, NULL},
+    {"load_module", tm_session_py_load_module, TM_PY_METH_VARARGS, NULL},
     {"create_module", tm_session_py_create_module, TM_PY_METH_O, NULL},
     {"exec_module", tm_session_py_exec_module, TM_PY_METH_O, NULL},
     {"get_source", tm_session_py_get_source, TM_PY_METH_O, NULL},
@@ -205,29 +232,13 @@ static bool set_string(PyObj *module, const char *name, const char *value)
 PyObj *tm_module_new(void)
 {
     PyObj *module = tm_pyf.PyModule_Create2(&definition, TM_PY_API_VERSION);
-    if (module != NULL && !set_string(module, "version", TM_VERSION)) {
+    if (module != NULL &&
+        (!set_string(module, "version", TM_VERSION) ||
+         !set_string(module, "unseen", tm_py.redirected ? TM_REDIRECT_UNSEEN : ""))) {
         tm_py_decref(module);
         return NULL;
     }
     return module;
-}
-
-/* The oldest interpreter: the list is from young to old. */
-static void *main_interpreter(void)
-{
-    if (tm_py.PyInterpreterState_Main != NULL)
-        return tm_py.PyInterpreterState_Main();
-    void *interp = tm_py.PyInterpreterState_Head(), *next;
-    while ((next = tm_py.PyInterpreterState_Next(interp)) != NULL)
-        interp = next;
-    return interp;
-}
-
-static bool is_main_interpreter(void)
-{
-    uint64_t tstate = (uint64_t)tm_py.UncheckedGet();
-    return tstate != 0 && tm_frames_load(tstate + (uint32_t)tm_layout.tstate_interp) ==
-                              (uint64_t)main_interpreter();
 }
 
 PyObj *PyInit__pytracemalloc(void)
@@ -239,8 +250,17 @@ PyObj *PyInit__pytracemalloc(void)
     if (tm_tracer_setup(NULL, message, sizeof(message)) < 0)
         return tm_py_raise(tm_pyf.import_error, message);
     if (!is_main_interpreter())
-        return tm_py_raise(tm_pyf.import_error, "pytracemalloc works in the main interpreter only");
+        return tm_py_raise(tm_pyf.import_error, NOT_MAIN);
     tm_module_imported = true;
     tm_tasks_sync();
     return tm_module_new();
+}
+
+/* 2.7: whoever is imported puts itself into sys.modules. */
+void init_pytracemalloc(void)
+{
+    PyObj *module = PyInit__pytracemalloc();
+    if (module != NULL)
+        tm_pyf.PyDict_SetItemString(tm_pyf.PyImport_GetModuleDict(), definition.m_name, module);
+    tm_py_decref(module);
 }

@@ -13,6 +13,7 @@
 #include "payload/pymodule/pyfuncs.h"
 
 __attribute__((visibility("default"))) PyObj *PyInit__pytracemalloc(void);
+__attribute__((visibility("default"))) void init_pytracemalloc(void); /* 2.7 */
 
 /* A new module object; NULL with an exception. GIL, main interpreter. */
 PyObj *tm_module_new(void);

@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "payload/pymodule/pyfuncs27.h"
+
 struct tm_pyfuncs tm_pyf;
 
 struct wanted {
@@ -12,10 +14,17 @@ struct wanted {
     bool is_pointer; /* the symbol is a variable that holds the object's address */
 };
 
+static bool is_27(void)
+{
+    return tm_py.version_hex < 0x03000000;
+}
+
 static bool load_all(const struct wanted *wanted, size_t n, char *message, size_t message_bytes)
 {
     for (size_t i = 0; i < n; i++) {
-        void *symbol = tm_pyapi_find(wanted[i].name);
+        void *symbol = is_27() ? tm_pyfuncs27_find(wanted[i].name) : NULL;
+        if (symbol == NULL)
+            symbol = tm_pyapi_find(wanted[i].name);
         if (symbol == NULL) {
             snprintf(message, message_bytes, "this Python %s does not export %s", tm_py.version,
                      wanted[i].name);
@@ -33,6 +42,8 @@ bool tm_pyfuncs_load(char *message, size_t message_bytes)
     static bool loaded;
     if (loaded)
         return true;
+    if (is_27() && !tm_pyfuncs27_load(message, message_bytes))
+        return false;
     const struct wanted wanted[] = {
 #define X(type, name, parameters) {&tm_pyf.name, #name, false},
         TM_PY_FUNCTIONS(X)

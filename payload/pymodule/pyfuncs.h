@@ -3,7 +3,7 @@
  * The part of CPython's C API that the Python module needs beyond
  * payload/pyapi.h, found at run time as well: prototypes are those of the C API
  * documentation, Py_ssize_t is long. All of these names are exported by CPython
- * 3.4 to 3.14, unless marked optional.
+ * 3.3 to 3.14, unless marked optional; pyfuncs27.h has what serves for them in 2.7.
  */
 #pragma once
 
@@ -97,6 +97,7 @@ struct tm_py_module_def {
     X(tm_py_tstate *, PyEval_SaveThread, (void))                                                   \
     X(void, PyEval_RestoreThread, (tm_py_tstate *))                                                \
     X(PyObj *, PyImport_GetModuleDict, (void))                                                     \
+    X(PyObj *, PyImport_AddModule, (const char *))                                                 \
     X(PyObj *, PyImport_ImportModule, (const char *))                                              \
     X(PyObj *, PySys_GetObject, (const char *))                                                    \
     X(PyObj *, Py_CompileString, (const char *, const char *, int))                                \

@@ -40,7 +40,7 @@ bool tm_session_begin(void)
     char message[160];
     if (core != NULL || tm_module_imported)
         return true;
-    if (!tm_pyfuncs_load(message, sizeof(message)) || tm_py.version_hex < 0x03040000)
+    if (!tm_pyfuncs_load(message, sizeof(message)))
         return false;
     core = tm_module_new();
     PyObj *path = meta_path();
@@ -148,7 +148,8 @@ PyObj *tm_session_py_exec_module(PyObj *self, PyObj *module)
     PyObj *file = tm_py_text(TM_EMBED_FILE, strlen(TM_EMBED_FILE));
     PyObj *code = NULL, *result = NULL;
     /* What exec() would add by itself, and PyEval_EvalCode does not on every version. */
-    PyObj *builtins = tm_pyf.PyImport_ImportModule("builtins");
+    PyObj *builtins =
+        tm_pyf.PyImport_ImportModule(tm_py.version_hex < 0x03000000 ? "__builtin__" : "builtins");
     if (file != NULL && builtins != NULL &&
         tm_pyf.PyDict_SetItemString(dict, "__builtins__", builtins) == 0 &&
         tm_pyf.PyDict_SetItemString(dict, "__file__", file) == 0 &&
@@ -173,6 +174,69 @@ PyObj *tm_session_py_get_source(PyObj *self, PyObj *name)
     return tm_py_text(tm_embed_source, strlen(tm_embed_source));
 }
 
+/* ---- the same before 3.4: find_module and load_module ---- */
+
+/* 2.7 asks sys.meta_path before it looks into folders (Python/import.c, find_module). */
+static bool program_has_its_own(const char *name)
+{
+    if (tm_py.version_hex >= 0x03000000)
+        return false;
+    PyObj *imp = tm_pyf.PyImport_ImportModule("imp");
+    PyObj *found = imp ? tm_pyf.PyObject_CallMethod(imp, "find_module", "s", name) : NULL;
+    PyObj *file = found ? tm_pyf.PyTuple_GetItem(found, 0) : NULL;
+    if (file != NULL && file != tm_py.none)
+        tm_py_decref(tm_pyf.PyObject_CallMethod(file, "close", NULL));
+    tm_py.PyErr_Clear();
+    tm_py_decref(found);
+    tm_py_decref(imp);
+    return found != NULL;
+}
+
+PyObj *tm_session_py_find_module(PyObj *self, PyObj *args)
+{
+    const char *name;
+    PyObj *path = NULL;
+    if (!tm_pyf.PyArg_ParseTuple(args, "s|O", &name, &path))
+        return NULL;
+    bool found = is_ours(name) && core != NULL && !program_has_its_own(name);
+    return tm_py_incref(found ? self : tm_py.none);
+}
+
+static void remove_module(const char *name, PyObj *module)
+{
+    PyObj *modules = tm_pyf.PyImport_GetModuleDict();
+    if (module != NULL && tm_pyf.PyDict_GetItemString(modules, name) == module)
+        tm_pyf.PyDict_DelItemString(modules, name);
+    tm_py.PyErr_Clear();
+}
+
+PyObj *tm_session_py_load_module(PyObj *self, PyObj *args)
+{
+    const char *name;
+    if (!tm_pyf.PyArg_ParseTuple(args, "s", &name))
+        return NULL;
+    PyObj *modules = tm_pyf.PyImport_GetModuleDict();
+    PyObj *module = tm_pyf.PyDict_GetItemString(modules, name); /* a reload */
+    if (module == NULL) {
+        module = strcmp(name, "_pytracemalloc") == 0 ? self : tm_pyf.PyImport_AddModule(name);
+        if (module == NULL || tm_pyf.PyDict_SetItemString(modules, name, module) < 0 ||
+            tm_pyf.PyObject_SetAttrString(module, "__loader__", self) < 0)
+            return NULL;
+    }
+    tm_py_incref(module);
+    PyObj *done = tm_session_py_exec_module(self, module);
+    if (done != NULL) {
+        tm_py_decref(done);
+        return module;
+    }
+    PyObj *type, *value, *traceback;
+    tm_pyf.PyErr_Fetch(&type, &value, &traceback);
+    remove_module(name, module);
+    tm_pyf.PyErr_Restore(type, value, traceback);
+    tm_py_decref(module);
+    return NULL;
+}
+
 /* ---- the end ---- */
 
 static void remove_finder(void)
@@ -187,14 +251,6 @@ static void remove_finder(void)
     }
 }
 
-static void remove_module(const char *name, PyObj *module)
-{
-    PyObj *modules = tm_pyf.PyImport_GetModuleDict();
-    if (module != NULL && tm_pyf.PyDict_GetItemString(modules, name) == module)
-        tm_pyf.PyDict_DelItemString(modules, name);
-    tm_py.PyErr_Clear();
-}
-
 /* The Python half goes if nobody outside holds anything of it. */
 static bool drop_layer(void)
 {
@@ -204,8 +260,10 @@ static bool drop_layer(void)
     tm_py_decref(hook ? tm_pyf.PyObject_CallObject(hook, NULL) : NULL);
     tm_py.PyErr_Clear();
     remove_module("pytracemalloc", layer);
-    /* Ours, and what is left of the import's own: the module is in no dictionary any more. */
-    bool alone = is_at_baseline() && refcount(layer) == 1;
+    /* Ours, and what is left of the import's own: the module is in no dictionary any more, save
+     * before 3.4 its own (python/parts/session.py, _module). */
+    PySize expected = tm_py.version_hex < 0x03040000 ? 2 : 1;
+    bool alone = is_at_baseline() && refcount(layer) == expected;
     for (size_t i = 0; i < n_baselines; i++)
         tm_py_decref(baselines[i].object);
     free(baselines);

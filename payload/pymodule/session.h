@@ -21,4 +21,6 @@ bool tm_session_end(void);
 PyObj *tm_session_py_find_spec(PyObj *self, PyObj *args);
 PyObj *tm_session_py_create_module(PyObj *self, PyObj *spec);
 PyObj *tm_session_py_exec_module(PyObj *self, PyObj *module);
+PyObj *tm_session_py_find_module(PyObj *self, PyObj *args); /* before 3.4, as is the next */
+PyObj *tm_session_py_load_module(PyObj *self, PyObj *args);
 PyObj *tm_session_py_get_source(PyObj *self, PyObj *name);

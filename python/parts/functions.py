@@ -7,6 +7,7 @@ except NameError:
     import _pytracemalloc as _core
 
 __version__ = _core.version
+unseen = _core.unseen  # what this Python does not let be traced, for people; "": all is traced
 
 __all__ = [
     "DisplayTop", "DisplayTopTask", "Filter", "GroupedStats", "Metric", "Snapshot", "StatsDiff",

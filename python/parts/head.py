@@ -11,7 +11,7 @@ filename or line number is None. A trace is a (size, traceback) pair.
     pytracemalloc.DisplayTop().display()
 
 The work is done in C, by the module _pytracemalloc, which nobody else should
-call. This layer works with Python 2.7 and 3.4 and later.
+call. This layer works with Python 2.7 and 3.3 and later.
 """
 import os
 import sys

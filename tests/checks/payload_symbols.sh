@@ -23,7 +23,7 @@ fi
 
 exports=$(readelf -W --dyn-syms "$so" |
     awk '$7 != "UND" && $5 != "LOCAL" && NR > 3 && $8 != "" {print $8}' | sort | tr '\n' ' ')
-if [ "$exports" != "PyInit__pytracemalloc tm_payload_start tm_state_export " ]; then
+if [ "$exports" != "PyInit__pytracemalloc init_pytracemalloc tm_payload_start tm_state_export " ]; then
     echo "FAIL: exports: $exports"
     status=1
 fi

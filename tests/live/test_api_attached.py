@@ -9,7 +9,7 @@ from tools import must, tm_attach
 
 PROGRAM = os.path.join(os.path.dirname(os.path.abspath(__file__)), "api", "attached.py")
 
-pytestmark = pytest.mark.pythons(low=(3, 6), high=(3, 13))
+pytestmark = pytest.mark.pythons(low=(2, 7), high=(3, 13))
 
 
 class Program:

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
 """A program that is attached to; argv[1] says what it keeps of the module. Talks by lines."""
+from __future__ import print_function
+
 import gc
 import os
 import sys
@@ -38,7 +40,7 @@ if keeps != "unused":
     task = t.Task(calls.append, 1)
     task.set_memory_threshold(1 << 20)
     task.schedule()
-    data = bytes(3 << 20)
+    data = b"x" * (3 << 20)
     for _ in range(3):
         pass
     say(calls)

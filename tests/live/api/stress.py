@@ -4,6 +4,7 @@ import sys
 import threading
 
 import pytracemalloc as t
+from old import set_switch_interval, zeros
 
 ROUNDS = int(sys.argv[1])
 
@@ -15,7 +16,7 @@ def resident_bytes():
 def allocate_for_ever():
     keep = []
     while not stop:
-        keep.append([bytes(100 + len(keep) % 700) for _ in range(20)])
+        keep.append([zeros(100 + len(keep) % 700) for _ in range(20)])
         if len(keep) > 50:
             del keep[::2]
         done.append(1)
@@ -40,7 +41,7 @@ stop, done = False, []
 threads = [threading.Thread(target=allocate_for_ever) for _ in range(8)]
 for thread in threads:
     thread.start()
-sys.setswitchinterval(0.0005)
+set_switch_interval(0.0005)
 cycle(ROUNDS // 10)
 before = resident_bytes()
 cycle(ROUNDS)
@@ -52,7 +53,7 @@ assert after - before < 16 << 20, (before, after)
 
 # Exact when it is quiet.
 t.enable()
-keep = [bytes(bytearray(1000)) for _ in range(1000)]
+keep = [zeros(1000) for _ in range(1000)]
 expected = sum(sys.getsizeof(data) for data in keep)
 found = sum(t.get_object_trace(data)[0] for data in keep)
 assert found == expected, (found, expected)

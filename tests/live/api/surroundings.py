@@ -6,6 +6,7 @@ import threading
 import time
 
 import pytracemalloc as t
+from old import zeros
 
 
 def at_exit_with_tasks():
@@ -15,13 +16,13 @@ def at_exit_with_tasks():
     task.set_memory_threshold(1)
     task.set_delay(1)
     task.schedule()
-    globals()["keep"] = [bytes(1000) for _ in range(1000)]
+    globals()["keep"] = [zeros(1000) for _ in range(1000)]
 
 
 def at_exit_with_threads():
     at_exit_with_tasks()
     for _ in range(4):
-        thread = threading.Thread(target=lambda: [bytes(100) for _ in iter(int, 1)])
+        thread = threading.Thread(target=lambda make=bytearray: [make(100) for _ in iter(int, 1)])
         thread.daemon = True
         thread.start()
     time.sleep(0.2)
@@ -44,7 +45,7 @@ def deleted_module():
 
 
 def subinterpreters():
-    code = ("x = [bytes(100) for _ in range(1000)]\n"
+    code = ("x = [bytearray(100) for _ in range(1000)]\n"
             "try:\n    import pytracemalloc\nexcept ImportError: pass\n"
             "else: raise SystemExit('imported')\n")
     t.enable()
@@ -71,7 +72,7 @@ def forks_under_threads():
     task.set_memory_threshold(10)
     task.schedule()
     stop = []
-    threads = [threading.Thread(target=lambda: [bytes(100) for _ in iter(lambda: bool(stop), True)])
+    threads = [threading.Thread(target=lambda: [zeros(100) for _ in iter(lambda: bool(stop), True)])
                for _ in range(4)]
     for thread in threads:
         thread.start()
@@ -80,7 +81,7 @@ def forks_under_threads():
         if pid == 0:
             assert not t.is_enabled() and t.get_tasks() == []
             t.enable()
-            keep = [bytes(100) for _ in range(100)]
+            keep = [zeros(100) for _ in range(100)]
             assert t.get_traced_memory()[0] >= 10000
             os._exit(0)
         assert os.waitpid(pid, 0)[1] == 0

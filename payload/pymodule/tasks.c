@@ -15,6 +15,7 @@
 #include "payload/clock.h"
 #include "payload/gil.h"
 #include "payload/layout.h"
+#include "payload/pymodule/snaptask.h"
 #include "payload/tracer.h"
 #include "payload/watch.h"
 
@@ -210,6 +211,17 @@ static struct task *first_due(void)
     return NULL;
 }
 
+/* False with an exception. */
+static bool call_object(PyObj *object)
+{
+    enum tm_snaptask_outcome outcome = tm_snaptask_call(object);
+    if (outcome != TM_SNAPTASK_NOT_PLAIN)
+        return outcome == TM_SNAPTASK_DONE;
+    PyObj *result = tm_pyf.PyObject_CallMethod(object, "call", NULL);
+    tm_py_decref(result);
+    return result != NULL;
+}
+
 /* The list may be another one when the call returns: the task is looked up again. */
 static void call(struct task *task)
 {
@@ -218,11 +230,9 @@ static void call(struct task *task)
     task->due = false;
     if (task->left != ENDLESS)
         task->left--;
-    PyObj *result = tm_pyf.PyObject_CallMethod(object, "call", NULL);
-    bool failed = result == NULL;
+    bool failed = !call_object(object);
     if (failed)
         tm_pyf.PyErr_WriteUnraisable(object);
-    tm_py_decref(result);
     task = find(object);
     if (task != NULL && task->serial == serial) {
         if (failed || task->left == 0)

@@ -89,6 +89,7 @@ void tm_hooks_adopt(void)
 {
     tm_hooks_shared_forget_threads();
     atomic_store(&tm_hooks_probe_thread, 0);
+    tm_hooks_unmute();
     tm_live->known = 1;
 }
 
@@ -200,7 +201,8 @@ static bool native_is_slow(void)
 void tm_hooks_choose_half(void)
 {
     if (atomic_load(&tm_live->mode) != TM_WORD_OFF)
-        set_mode(tm_store.snapshot_active || tm_filter_any() || !hooks_fit() || native_is_slow()
+        set_mode(tm_store.snapshot_active || tm_filter_any() || !hooks_fit() || native_is_slow() ||
+                         tm_hooks_is_muted()
                      ? TM_WORD_SLOW
                      : TM_WORD_FAST);
 }

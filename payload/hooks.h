@@ -61,6 +61,12 @@ void tm_hooks_choose_half(void);
  * between but for the GIL. end takes what begin gave. */
 int tm_hooks_own_begin(void);
 void tm_hooks_own_end(int slot);
+/* What this thread allocates from where its Python code stands now is our own work, and not traced,
+ * until the end; what it calls from there is traced. The GIL may be let go in between. One at a
+ * time. */
+void tm_hooks_mute_here(void);
+void tm_hooks_unmute(void);
+bool tm_hooks_is_muted(void);
 /* True in a child that was forked since tm_hooks_setup or _adopt. */
 bool tm_hooks_forked(void);
 /* In such a child: forgets the parent's threads. */

@@ -48,10 +48,35 @@ TM_ALWAYS_INLINE void leave(void)
                           memory_order_relaxed);
 }
 
+/* Where our own work goes on, see tm_hooks_mute_here; 0: nowhere. */
+static uint64_t muted_tstate;
+static tm_frame_ref muted_frame;
+
+void tm_hooks_mute_here(void)
+{
+    muted_tstate = (uint64_t)tm_py.UncheckedGet();
+    muted_frame = tm_frames_top(&tm_layout, muted_tstate);
+    tm_hooks_choose_half();
+}
+
+void tm_hooks_unmute(void)
+{
+    muted_tstate = 0;
+    tm_hooks_choose_half();
+}
+
+bool tm_hooks_is_muted(void)
+{
+    return muted_tstate != 0;
+}
+
 static __attribute__((noinline)) void slow_record(uint32_t domain, uint64_t tstate, void *block,
                                                   size_t size)
 {
     struct tm_traceback traceback;
+    if (TM_UNLIKELY(muted_tstate != 0 && tstate == muted_tstate) &&
+        tm_frames_top(&tm_layout, tstate) == muted_frame)
+        return;
     if (tm_store.sample_mean_bytes != 0 && !tm_sample_take(TM_LANE_GIL, size))
         return;
     if (!(tm_native_depth != 0 ? tm_native_traceback(TM_LANE_GIL, tstate, &traceback)

@@ -285,3 +285,40 @@ bool tm_layout_check(char *message, size_t message_bytes)
                  tm_layout_source_name(), tm_py.version);
     return same;
 }
+
+/*
+ * struct _ceval_runtime_state of 3.8 (Include/internal/pycore_pystate.h): recursion_limit,
+ * tracing_possible, eval_breaker, gil_drop_request, then pending: finishing, lock, calls_to_do,
+ * async_exc, 32 calls of two words, first, last. It lies 0x248 bytes into _PyRuntime in 3.8.18;
+ * what is before it may be of another size in another build, so it is known by what it holds.
+ */
+enum { CEVAL_FIRST = 0x80, CEVAL_LAST = 0x400, PENDING_CALLS = 32, PENDING_FIRST = 40 + 32 * 16 };
+
+static bool is_flag(int number)
+{
+    return number == 0 || number == 1;
+}
+
+static bool is_ceval_3_8(const char *at, int recursion_limit)
+{
+    const int *numbers = (const int *)at, *after_calls = (const int *)(at + PENDING_FIRST);
+    uint64_t lock = *(const uint64_t *)(at + 24);
+    return numbers[0] == recursion_limit && numbers[1] >= 0 && is_flag(numbers[2]) &&
+           is_flag(numbers[3]) && is_flag(numbers[4]) && lock > 0xffff && lock % 8 == 0 &&
+           is_flag(numbers[8]) && is_flag(numbers[9]) && after_calls[0] >= 0 &&
+           after_calls[0] < PENDING_CALLS && after_calls[1] >= 0 && after_calls[1] < PENDING_CALLS;
+}
+
+const int *tm_layout_find_finishing(void)
+{
+    void *found = tm_pyapi_find("Py_GetRecursionLimit");
+    const char *runtime = tm_py.runtime;
+    int (*get_limit)(void);
+    if (tm_py.version_hex >> 16 != 0x0308 || runtime == NULL || found == NULL)
+        return NULL;
+    memcpy(&get_limit, &found, sizeof(get_limit));
+    for (size_t at = CEVAL_FIRST; at < CEVAL_LAST; at += 8)
+        if (is_ceval_3_8(runtime + at, get_limit()))
+            return (const int *)(runtime + at + 16);
+    return NULL;
+}

@@ -24,4 +24,8 @@ bool tm_layout_choose(const struct tm_layout *dwarf, char *message, size_t messa
  * caller holds the GIL, so that no other thread's frames move. */
 bool tm_layout_check(char *message, size_t message_bytes);
 
+/* Of 3.8 alone, where Py_AddPendingCall prints an error once the interpreter has begun to end: the
+ * word that says so. NULL on other versions, and where it was not found. Reads only. */
+const int *tm_layout_find_finishing(void);
+
 const char *tm_layout_source_name(void);

@@ -11,10 +11,3 @@ PyObj *tm_metric_arena_size(PyObj *self, PyObj *unused)
         return tm_py_raise(tm_pyf.not_implemented_error, "this Python has no hook for arenas");
     return tm_pyf.PyLong_FromUnsignedLongLong(tm_arena_bytes());
 }
-
-PyObj *tm_metric_unicode_interned(PyObj *self, PyObj *unused)
-{
-    (void)self;
-    (void)unused;
-    return tm_py_none();
-}

@@ -12,6 +12,7 @@
 #include "payload/pymodule/filters.h"
 #include "payload/pymodule/group.h"
 #include "payload/pymodule/image.h"
+#include "payload/pymodule/interned.h"
 #include "payload/pymodule/live.h"
 #include "payload/pymodule/livefilters.h"
 #include "payload/pymodule/metrics.h"
@@ -177,7 +178,7 @@ static struct tm_py_method methods[] = {
     {"get_own_memory", tm_live_get_own_memory, TM_PY_METH_NOARGS, NULL},
     {"get_process_memory", tm_live_get_process_memory, TM_PY_METH_NOARGS, NULL},
     {"get_arena_size", tm_metric_arena_size, TM_PY_METH_NOARGS, NULL},
-    {"get_unicode_interned", tm_metric_unicode_interned, TM_PY_METH_NOARGS, NULL},
+    {"get_unicode_interned", tm_interned_py_get, TM_PY_METH_NOARGS, NULL},
     {"clear_traces", tm_live_clear_traces, TM_PY_METH_NOARGS, NULL},
     {"add_filter", tm_livefilters_py_add, TM_PY_METH_O, NULL},
     {"clear_filters", tm_livefilters_py_clear, TM_PY_METH_NOARGS, NULL},

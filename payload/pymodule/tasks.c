@@ -14,6 +14,8 @@
 
 #include "payload/clock.h"
 #include "payload/gil.h"
+#include "payload/layout.h"
+#include "payload/pymodule/snaptask.h"
 #include "payload/tracer.h"
 #include "payload/watch.h"
 
@@ -50,6 +52,7 @@ static _Atomic uint64_t wanted_ns;
 static _Atomic uint64_t next_due_ns = TM_NEVER;
 static _Atomic uint32_t bell, stopping, ended;
 static _Atomic uint32_t task_count; /* n_tasks, for the thread */
+static const int *finishing;        /* see queue_is_open; set before a task is scheduled */
 
 static void ring(void)
 {
@@ -68,6 +71,32 @@ static int pending_call(void *unused)
     return 0;
 }
 
+/*
+ * 3.8 prints a SystemError from Py_AddPendingCall, of whatever thread, once the interpreter has
+ * begun to end, which is before atexit tells us (pending.finishing in Python/ceval.c). That is
+ * decided under the GIL, so that only who holds it may ask; others leave it to our thread.
+ */
+static bool queue_is_open(void)
+{
+    if (tm_py.version_hex >> 16 != 0x0308)
+        return true;
+    tm_py_tstate *tstate = tm_py.PyGILState_GetThisThreadState();
+    return finishing != NULL && tstate != NULL && tstate == tm_py.UncheckedGet() &&
+           __atomic_load_n(finishing, __ATOMIC_ACQUIRE) == 0;
+}
+
+static bool enqueue(void)
+{
+    return queue_is_open() && tm_py.Py_AddPendingCall(pending_call, NULL) == 0;
+}
+
+/* The queue is bounded, and one call serves all. Where it is full the thread does it. */
+static void ask_main_thread(void)
+{
+    if (atomic_exchange(&queued, 1) == 0 && !enqueue())
+        atomic_store(&queued, 0);
+}
+
 /* Any thread, also inside a hook: takes no lock of ours, allocates nothing. */
 static void request(void)
 {
@@ -75,9 +104,7 @@ static void request(void)
         atomic_store(&wanted_ns, tm_clock_monotonic_ns());
         atomic_store(&wanted, 1);
     }
-    /* The queue is bounded, and one call serves all. Where it is full the thread does it. */
-    if (atomic_exchange(&queued, 1) == 0 && tm_py.Py_AddPendingCall(pending_call, NULL) != 0)
-        atomic_store(&queued, 0);
+    ask_main_thread();
 }
 
 static void crossed(int64_t traced_bytes)
@@ -184,6 +211,17 @@ static struct task *first_due(void)
     return NULL;
 }
 
+/* False with an exception. */
+static bool call_object(PyObj *object)
+{
+    enum tm_snaptask_outcome outcome = tm_snaptask_call(object);
+    if (outcome != TM_SNAPTASK_NOT_PLAIN)
+        return outcome == TM_SNAPTASK_DONE;
+    PyObj *result = tm_pyf.PyObject_CallMethod(object, "call", NULL);
+    tm_py_decref(result);
+    return result != NULL;
+}
+
 /* The list may be another one when the call returns: the task is looked up again. */
 static void call(struct task *task)
 {
@@ -192,11 +230,9 @@ static void call(struct task *task)
     task->due = false;
     if (task->left != ENDLESS)
         task->left--;
-    PyObj *result = tm_pyf.PyObject_CallMethod(object, "call", NULL);
-    bool failed = result == NULL;
+    bool failed = !call_object(object);
     if (failed)
         tm_pyf.PyErr_WriteUnraisable(object);
-    tm_py_decref(result);
     task = find(object);
     if (task != NULL && task->serial == serial) {
         if (failed || task->left == 0)
@@ -256,6 +292,20 @@ static bool serve_from_here(void)
     return true;
 }
 
+/* Where only who holds the GIL may ask, see queue_is_open. */
+static bool ask_from_here(void)
+{
+    int gil;
+    if (finishing == NULL || atomic_load(&queued))
+        return true;
+    if (tm_gil_take(&gil) < 0)
+        return false;
+    if (atomic_load(&wanted) && !atomic_load(&stopping))
+        ask_main_thread();
+    tm_gil_drop(gil);
+    return true;
+}
+
 /* False: it must end. True: tasks came meanwhile. */
 static bool ends_for_want_of_tasks(void)
 {
@@ -288,6 +338,8 @@ static void *thread_main(void *unused)
                     break;
                 continue;
             }
+            if (!ask_from_here())
+                break;
             if (patience_ns < due_ns)
                 due_ns = patience_ns;
         }
@@ -408,6 +460,8 @@ PyObj *tm_tasks_py_schedule(PyObj *self, PyObj *args)
     struct task *task = add(object);
     if (task == NULL)
         return NULL;
+    if (finishing == NULL)
+        finishing = tm_layout_find_finishing();
     atomic_store(&task_count, (uint32_t)n_tasks);
     if (!start_thread()) {
         remove_task(find(object));

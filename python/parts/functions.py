@@ -152,8 +152,8 @@ def get_tracemalloc_memory():
 def get_unicode_interned():
     """Size in bytes and length of the dictionary of interned strings: (size, length).
 
-    The strings themselves are not counted. None where the interpreter does not
-    let it be read.
+    The strings themselves are not counted, nor are, from Python 3.12 on, those that
+    are compiled into the interpreter. None where the dictionary cannot be found.
     """
     return _core.get_unicode_interned()
 

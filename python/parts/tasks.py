@@ -186,3 +186,24 @@ class TakeSnapshotTask(Task):
         self.counter += 1
         snapshot.write(filename)
         return snapshot, filename
+
+
+def _as_made():
+    """(class, ((namespace, name, value), ...)): what a TakeSnapshotTask works with.
+
+    Where all of it is in place and there is no callback, C makes the call by itself
+    and runs no Python; a program that has replaced something gets it called.
+    """
+    space = globals()
+    names = ["Metric", "Snapshot", "get_arena_size", "get_process_memory", "get_stats",
+             "get_traceback_limit", "get_traced_memory", "get_tracemalloc_memory", "get_traces",
+             "is_enabled"]
+    used = [(space, name, space[name]) for name in names]
+    for cls in (Snapshot, Task, TakeSnapshotTask):
+        used += [(vars(cls), name, value) for name, value in vars(cls).items()]
+    own = vars(TakeSnapshotTask)
+    used += [(own, name, None) for name in vars(Task) if name not in own]
+    return TakeSnapshotTask, tuple(used)
+
+
+TakeSnapshotTask._as_made = _as_made()

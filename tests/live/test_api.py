@@ -48,9 +48,6 @@ def test_enable_disable_under_threads(python):
 @pytest.mark.parametrize("scenario", ["at_exit_with_tasks", "at_exit_with_threads",
                                       "deleted_module", "subinterpreters", "forks_under_threads"])
 def test_surroundings(python, scenario):
-    if scenario != "subinterpreters" and python.version[:2] == (3, 8):
-        pytest.skip("open: 3.8 prints a SystemError of Py_AddPendingCall where a threshold is "
-                    "crossed while it shuts down")
     if scenario == "subinterpreters" and python.version < (3,):
         pytest.skip("2.7 has nothing that makes an interpreter from Python")
     assert must(run(python, body("surroundings.py"), scenario)) == "ok\n"

@@ -267,12 +267,20 @@ class Tracing(Case):
         del keep
 
     def test_unicode_interned(self):
-        found = t.get_unicode_interned()
-        if found is None:
-            return
-        size, length = found
+        def names(n):
+            return [sys.intern("interned by %s %d" % (__file__, i)) for i in range(n)]
+
+        t.get_unicode_interned()
+        size, length = t.get_unicode_interned()
         self.assertGreater(length, 500)
         self.assertGreater(size, length * 8)
+        keep = names(30000)
+        more, longer = t.get_unicode_interned()
+        self.assertEqual(longer, length + 30000)
+        self.assertGreater(more, size)
+        del keep
+        if sys.version_info[:2] != (3, 12):  # where interned strings stay for ever
+            self.assertEqual(t.get_unicode_interned()[1], length)
 
     def test_reimport(self):
         t.enable()
@@ -623,47 +631,49 @@ class Tasks(Case):
         del keep
 
     def test_delay_is_a_timer(self):
+        """It needs no allocation, and no main thread that runs."""
         import time
-        calls = []
+        r, w = os.pipe()
         t.enable()
-        task = t.Task(lambda: calls.append(time.time()))
+        task = t.Task(os.write, w, b"x")
         task.set_delay(1)
         start = time.time()
         task.schedule(1)
-        while not calls and time.time() < start + 20:
-            time.sleep(5)
-            break
-        self.assertEqual(len(calls), 1)
-        self.assertGreater(calls[0] - start, 0.9)
-        self.assertLess(calls[0] - start, 4.5)
+        self.assertEqual(os.read(r, 1), b"x")
+        self.assertGreater(time.time() - start, 0.9)
+        os.close(r)
+        os.close(w)
 
     def test_blocked_main_thread(self):
         import threading
         import time
-        where = []
-        t.enable()
-        task = t.Task(lambda: where.append(threading.current_thread() is main))
-        main = threading.current_thread()
-        task.set_memory_threshold(1 << 20)
-        task.schedule(1)
-        keep = []
-        thread = threading.Thread(target=lambda: (time.sleep(0.3), keep.append(allocate(4 << 20))))
-        thread.start()
-        os.read(self.late_pipe(1.5), 1)
-        thread.join()
-        self.assertEqual(where, [False])
-
-    @staticmethod
-    def late_pipe(seconds):
-        """A pipe that another process fills after a while."""
+        where, keep = [], []
         r, w = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            import time
-            time.sleep(seconds)
+
+        def func():
+            where.append(threading.current_thread() is main)
             os.write(w, b"x")
-            os._exit(0)
-        return r
+
+        def work():
+            waits.wait()
+            time.sleep(0.05)
+            keep.append(allocate(4 << 20))
+
+        t.enable()
+        main = threading.current_thread()
+        task = t.Task(func)
+        task.set_memory_threshold(1 << 20)
+        while False not in where:  # the main thread may do it before it waits
+            del keep[:]
+            waits = threading.Event()
+            thread = threading.Thread(target=work)
+            thread.start()
+            task.schedule(1)
+            waits.set()
+            os.read(r, 1)
+            thread.join()
+        os.close(r)
+        os.close(w)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@
 #define ALL_SIGNALS (~0ull)
 #define PARK_MS 200u        /* the thread waits that long for a worker that is late or dead */
 #define PARK_POLL_NS 40000u /* a thread is made in 50 to 100 us */
-#define HOME_BOUND_NS 1000000000ull
+#define HOME_BOUND_NS 10000000000ull /* of a thread that only waits for a processor */
 
 struct borrowed {
     struct tm_call *call;
@@ -146,6 +146,8 @@ static enum tm_call_result fill_block(struct borrowed *self)
     data.boot.block_bytes = TM_STUB_BLOCK_BYTES;
     data.frame_sp = tm_arch_frame_sp(&self->frame);
     data.thread_entry = call->block_addr + (uint64_t)(tm_stub_thread_entry - __start_tm_stub);
+    if (tm_arch_syscall_number(&self->saved.regs) < 0)
+        data.gil.fn_is_made = 0;
     data.park_ms = call->keep_syscall ? 0 : PARK_MS;
     /* /proc/PID/mem writes where the program itself could not. */
     int rc = tm_memory_pwrite(call->mem_fd, call->block_addr, __start_tm_stub,

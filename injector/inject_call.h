@@ -20,7 +20,7 @@ enum tm_call_result {
 };
 
 struct tm_call {
-    pid_t pid;
+    pid_t pid;  /* tm_process_living of it */
     int mem_fd; /* /proc/PID/mem */
     const struct tm_inject_libc *libc;
     const struct tm_stub_data *data; /* the template: addresses of the block are filled in here */

@@ -108,6 +108,25 @@ STUB_INLINE void park(struct tm_stub_data *data)
         ;
 }
 
+/* See struct tm_stub_gil. The interpreter's functions are called as the thread would call them
+ * itself when its system call returns and the next one begins. */
+STUB_INLINE void make_gil(const struct tm_stub_gil *gil)
+{
+    int (*is_made)(void) = (void *)gil->fn_is_made;
+    void *(*this_state)(void) = (void *)gil->fn_this_state;
+    void (*restore)(void *) = (void *)gil->fn_restore;
+    void (*make)(void) = (void *)gil->fn_make;
+    void *(*save)(void) = (void *)gil->fn_save;
+    if (is_made() || *(void *volatile *)gil->current_state_addr != NULL)
+        return;
+    void *state = this_state();
+    if (state == NULL)
+        return;
+    restore(state);
+    make();
+    save();
+}
+
 /* On the borrowed thread. Static TLS lies on the new thread's stack: where that is large, the
  * small stack is refused and a larger one, then the default, is tried. */
 STUB void tm_stub_borrow(struct tm_stub_data *data)
@@ -116,6 +135,10 @@ STUB void tm_stub_borrow(struct tm_stub_data *data)
     int (*attr_init)(void *) = (void *)data->fn_attr_init;
     int (*set_detach)(void *, int) = (void *)data->fn_attr_setdetachstate;
     int (*set_stack)(void *, unsigned long) = (void *)data->fn_attr_setstacksize;
+    int *(*errno_location)(void) = (void *)data->fn_errno_location;
+    int *errno_at = errno_location(), saved_errno = *errno_at;
+    if (data->gil.fn_is_made != 0)
+        make_gil(&data->gil);
     int rc = attr_init(data->attr);
     if (rc == 0)
         rc = set_detach(data->attr, 1 /* PTHREAD_CREATE_DETACHED */);
@@ -127,6 +150,7 @@ STUB void tm_stub_borrow(struct tm_stub_data *data)
             break;
         rc = bytes < 16 * data->stack_bytes ? 0 : rc;
     }
+    *errno_at = saved_errno;
     data->create_error = rc;
     park(data);
 }

@@ -86,11 +86,8 @@ int tm_tracee_continue(struct tm_tracee *tracee, int signal)
     return ptrace(PTRACE_CONT, tracee->tid, NULL, (void *)(long)signal) != 0 ? -errno : 0;
 }
 
-enum tm_stop tm_tracee_interrupt(struct tm_tracee *tracee, uint64_t deadline_ns)
+enum tm_stop tm_tracee_wait_for_event(struct tm_tracee *tracee, uint64_t deadline_ns)
 {
-    tracee->interrupted_ns = tm_tracee_now_ns();
-    if (ptrace(PTRACE_INTERRUPT, tracee->tid, NULL, NULL) != 0)
-        return TM_STOP_GONE;
     for (;;) {
         enum tm_stop stop = tm_tracee_wait(tracee, deadline_ns);
         if (stop != TM_STOP_SIGNAL && stop != TM_STOP_SYSCALL)
@@ -101,24 +98,21 @@ enum tm_stop tm_tracee_interrupt(struct tm_tracee *tracee, uint64_t deadline_ns)
     }
 }
 
+enum tm_stop tm_tracee_interrupt(struct tm_tracee *tracee, uint64_t deadline_ns)
+{
+    tracee->interrupted_ns = tm_tracee_now_ns();
+    if (ptrace(PTRACE_INTERRUPT, tracee->tid, NULL, NULL) != 0)
+        return TM_STOP_GONE;
+    return tm_tracee_wait_for_event(tracee, deadline_ns);
+}
+
 enum tm_stop tm_tracee_to_event_stop(struct tm_tracee *tracee, uint64_t deadline_ns)
 {
     /* Asked for while it is stopped, the event stop comes before the next instruction. */
     if (ptrace(PTRACE_INTERRUPT, tracee->tid, NULL, NULL) != 0 ||
         tm_tracee_continue(tracee, 0) != 0)
         return TM_STOP_GONE;
-    enum tm_stop stop = TM_STOP_NONE;
-    while (stop != TM_STOP_EVENT) {
-        stop = tm_tracee_wait(tracee, deadline_ns);
-        if (stop == TM_STOP_NONE || stop == TM_STOP_GONE)
-            return stop;
-        if (stop == TM_STOP_SYSCALL || stop == TM_STOP_SIGNAL) {
-            int signal = stop == TM_STOP_SIGNAL ? tracee->signal : 0;
-            if (tm_tracee_continue(tracee, signal) != 0)
-                return TM_STOP_GONE;
-        }
-    }
-    return stop;
+    return tm_tracee_wait_for_event(tracee, deadline_ns);
 }
 
 void tm_tracee_detach(struct tm_tracee *tracee)

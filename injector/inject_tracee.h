@@ -30,6 +30,8 @@ int tm_tracee_seize(struct tm_tracee *tracee, pid_t tid);
 /* Asks for a stop and waits for it; signals that come first are passed on. STOP_EVENT, _GONE, or
  * _NONE where the thread did not stop in time: then only the worker's end lets go of it. */
 enum tm_stop tm_tracee_interrupt(struct tm_tracee *tracee, uint64_t deadline_ns);
+/* Goes on waiting for a stop that was asked for. */
+enum tm_stop tm_tracee_wait_for_event(struct tm_tracee *tracee, uint64_t deadline_ns);
 /* Waits for the next stop of any kind. */
 enum tm_stop tm_tracee_wait(struct tm_tracee *tracee, uint64_t deadline_ns);
 /* Goes on until the next system call stop (or any other). 0 or -errno. */

@@ -24,10 +24,12 @@
 
 #define NS_PER_MS 1000000ull
 #define STOP_BOUND_NS (300 * NS_PER_MS) /* for one thread to stop */
-#define CALL_BOUND_NS (2000 * NS_PER_MS)
+#define STOP_BOUND_BUSY 100u            /* times that, while it is ready and gets no processor */
+#define CALL_BOUND_NS (10000 * NS_PER_MS)
 #define MAX_WORKERS 8
 #define MAX_STUCK 8
-#define MIN_STOPS 16u
+#define MIN_STOPS 64u
+#define SEARCH_BUSY 10u /* times the bound of the search, until there were so many */
 
 struct worker {
     const struct tm_work *work;
@@ -72,7 +74,10 @@ static bool rank_thread(const struct worker *self, pid_t tid, struct candidate *
     switch (tm_process_thread_state(self->work->pid, tid)) {
     case 'S': {
         long number = sleeping_in(self->work->pid, tid);
-        ret->rank = number < 0 ? 1 : tm_arch_syscall_is_fragile(number) ? 3 : 0;
+        if (self->work->leader_first && tid == self->work->pid)
+            ret->rank = 0;
+        else
+            ret->rank = number < 0 ? 1 : tm_arch_syscall_is_fragile(number) ? 3 : 0;
         return true;
     }
     case 'R':
@@ -176,7 +181,7 @@ static enum tm_work_result borrow(struct worker *self, struct tm_tracee *tracee,
                                   const struct user_regs_struct *regs)
 {
     const struct tm_map *stack = tm_maps_find(self->work->modules->maps, regs->rsp);
-    struct tm_call call = {.pid = self->work->pid,
+    struct tm_call call = {.pid = self->work->modules->pid,
                            .mem_fd = self->mem_fd,
                            .libc = self->work->libc,
                            .data = self->work->data,
@@ -186,6 +191,18 @@ static enum tm_work_result borrow(struct worker *self, struct tm_tracee *tracee,
     self->report->tid = tracee->tid;
     enum tm_call_result result = tm_call_create_thread(&call, tracee);
     return call_result(self, &call, result);
+}
+
+/* A thread that sleeps uninterruptibly may stop in years. One that is ready to run stops as soon as
+ * it gets a processor, and is not held up meanwhile. */
+static enum tm_stop stop_thread(struct worker *self, struct tm_tracee *tracee)
+{
+    enum tm_stop stop = tm_tracee_interrupt(tracee, tm_tracee_now_ns() + STOP_BOUND_NS);
+    for (unsigned i = 1; i < STOP_BOUND_BUSY && stop == TM_STOP_NONE &&
+                         tm_process_thread_state(self->work->pid, tracee->tid) == 'R';
+         i++)
+        stop = tm_tracee_wait_for_event(tracee, tm_tracee_now_ns() + STOP_BOUND_NS);
+    return stop;
 }
 
 /* TM_WORK_NO_SAFE_POINT: this thread is none, on to the next. */
@@ -206,7 +223,7 @@ static enum tm_work_result try_thread(struct worker *self, pid_t tid)
         return TM_WORK_NO_SAFE_POINT;
     tm_step(TM_STEP_SEIZED, self->work->pid);
     uint64_t waited_before_ns = waited_ns(tid);
-    enum tm_stop stop = tm_tracee_interrupt(&tracee, tm_tracee_now_ns() + STOP_BOUND_NS);
+    enum tm_stop stop = stop_thread(self, &tracee);
     if (stop == TM_STOP_NONE) {
         self->report->tid = tid;
         return TM_WORK_STUCK_THREAD;
@@ -216,7 +233,9 @@ static enum tm_work_result try_thread(struct worker *self, pid_t tid)
     tm_step(TM_STEP_STOPPED, self->work->pid);
     enum tm_work_result result = TM_WORK_NO_SAFE_POINT;
     struct user_regs_struct regs;
-    if (tm_arch_get_regs(tid, &regs) == 0) {
+    if (tm_arch_get_regs(tid, &regs) == 0 &&
+        (!tm_arch_restart_fragile(&regs, self->work->restart) ||
+         tm_arch_set_regs(tid, &regs) == 0)) {
         enum tm_verdict verdict = judge(self, &regs);
         self->report->verdicts[verdict]++;
         long number = -1;
@@ -245,7 +264,7 @@ static void pause_with_jitter(void)
 static bool is_over(const struct worker *self)
 {
     uint64_t now_ns = tm_tracee_now_ns();
-    return now_ns >= self->deadline_ns + 2 * self->work->search_ns ||
+    return now_ns >= self->deadline_ns + (SEARCH_BUSY - 1) * self->work->search_ns ||
            (now_ns >= self->deadline_ns && self->report->stops >= MIN_STOPS);
 }
 
@@ -262,8 +281,7 @@ static enum tm_work_result search(struct worker *self)
                 break;
         }
         struct tm_process process;
-        if (!tm_process_read(self->work->pid, &process, NULL) || process.state == 'Z' ||
-            process.state == 'X')
+        if (!tm_process_read(self->work->pid, &process, NULL) || tm_process_has_ended(&process))
             return TM_WORK_GONE;
         pause_with_jitter();
     } while (!is_over(self));
@@ -316,7 +334,7 @@ static bool start_worker(struct worker *self, GError **error)
 bool tm_inject_work(const struct tm_work *work, struct tm_work_report *ret, GError **error)
 {
     struct worker self = {.work = work};
-    self.mem_fd = tm_memory_open(work->pid);
+    self.mem_fd = tm_memory_open(work->modules->pid);
     self.report =
         mmap(NULL, sizeof(*self.report), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (self.report == MAP_FAILED || self.mem_fd < 0) {

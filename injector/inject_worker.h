@@ -47,6 +47,8 @@ struct tm_work {
     tm_unwinder *unwinder;
     const struct tm_stub_data *data;
     bool keep_syscall;
+    bool leader_first; /* the main thread is the one that can make a GIL */
+    enum tm_arch_restart restart;
     uint64_t search_ns;
 };
 

@@ -64,7 +64,7 @@ static void parse_ids(const char *text, const char *key, uint32_t ids[4])
 
 static pid_t last_ns_pid(const char *text, pid_t pid)
 {
-    const char *value = field(text, "NSpid");
+    const char *value = field(text, "NStgid");
     if (value == NULL)
         return pid;
     pid_t last = pid;
@@ -131,6 +131,11 @@ bool tm_process_read(pid_t pid, struct tm_process *ret, GError **error)
     return true;
 }
 
+bool tm_process_has_ended(const struct tm_process *process)
+{
+    return (process->state == 'Z' || process->state == 'X') && process->threads <= 1;
+}
+
 int tm_process_yama_scope(void)
 {
     char text[32];
@@ -157,6 +162,24 @@ char tm_process_thread_state(pid_t pid, pid_t tid)
         return 0;
     const char *rest = stat_after_name(text);
     return rest != NULL ? *rest : 0;
+}
+
+static bool has_ended(char state)
+{
+    return state == 0 || state == 'Z' || state == 'X';
+}
+
+pid_t tm_process_living(pid_t pid)
+{
+    if (!has_ended(tm_process_thread_state(pid, pid)))
+        return pid;
+    g_autoptr(GArray) tids = tm_process_threads(pid, NULL);
+    for (guint i = 0; tids != NULL && i < tids->len; i++) {
+        pid_t tid = g_array_index(tids, pid_t, i);
+        if (!has_ended(tm_process_thread_state(pid, tid)))
+            return tid;
+    }
+    return pid;
 }
 
 static int compare_tids(const void *left, const void *right)

@@ -11,7 +11,7 @@ struct tm_process {
     pid_t pid;
     pid_t tgid;       /* differs from pid for a thread that is not the leader */
     pid_t tracer_pid; /* 0: not traced */
-    pid_t ns_pid;     /* its number in its own PID namespace */
+    pid_t ns_pid;     /* its number in its own PID namespace: of the process, not of a thread */
     char state;       /* R S D T t Z X I, as /proc/PID/stat has it */
     bool kernel_thread;
     char name[64];
@@ -25,10 +25,16 @@ struct tm_process {
 
 /* Reads /proc/PID/status and stat. TM_INSPECT_ERROR_GONE where there is no such process. */
 bool tm_process_read(pid_t pid, struct tm_process *ret, GError **error);
+/* True for a zombie of which no thread lives. */
+bool tm_process_has_ended(const struct tm_process *process);
 /* kernel.yama.ptrace_scope, or -1 where there is no Yama. */
 int tm_process_yama_scope(void);
 /* True where pid's namespace of that kind ("pid", "mnt", "user", "net") is the caller's. */
 bool tm_process_same_namespace(pid_t pid, const char *kind);
+/* The number under which /proc, process_vm_readv and the like show what the threads of pid share:
+ * pid itself, or, where its main thread has ended and others live on (the kernel takes memory and
+ * descriptors from the main thread then), that of a living thread. pid where there is none. */
+pid_t tm_process_living(pid_t pid);
 /* The state letter of one thread; 0 where it is gone. */
 char tm_process_thread_state(pid_t pid, pid_t tid);
 /* The thread ids of pid, ascending; NULL and *error where it is gone. Elements are pid_t. */

@@ -15,6 +15,7 @@
 #include "injector/inject.h"
 #include "inspect/memory.h"
 #include "inspect/payload.h"
+#include "inspect/process.h"
 
 #ifndef TM_TOY_PAYLOAD
 #define TM_TOY_PAYLOAD "libtm-toy-payload.so"
@@ -92,10 +93,11 @@ int main(int argc, char **argv)
         printf("python=%s\n", result.python_version);
         return 0;
     }
-    bool beats = heart_beats(request.pid, result.state_addr);
+    pid_t living = tm_process_living(request.pid);
+    bool beats = heart_beats(living, result.state_addr);
     struct tm_payload found = {0};
     tm_inspect_find_payload(request.pid, NULL, &found, NULL);
-    bool gone = stay || leave(request.pid, &result);
+    bool gone = stay || leave(living, &result);
     printf("python=%s worst_us=%lu wait_us=%lu total_us=%lu stops=%u tid=%d beats=%d found=%d "
            "gone=%d\n",
            result.python_version, result.worst_stop_ns / 1000, result.worst_wait_ns / 1000,

@@ -256,6 +256,7 @@ static bool work_and_boot(const struct tm_inject_request *request, tm_look *look
         .keep_syscall = look->process.seccomp != 0,
         .leader_first = data.gil.fn_is_made != 0,
         .restart = restart_of(look),
+        .step_out_only = request->search == TM_INJECT_SEARCH_STEP_OUT,
         .search_ns = or_default(request->search_ms, DEFAULT_SEARCH_MS) * NS_PER_MS,
     };
     struct tm_work_report report = {0};

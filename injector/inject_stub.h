@@ -47,6 +47,9 @@ struct tm_stub_data {
     int32_t create_error;         /* what pthread_create returned; -1: not yet */
     _Atomic uint32_t parked;      /* create_error is final; waits to be taken home */
     uint32_t park_ms;             /* how long it waits before it goes home alone; 0: not at all */
+    uint64_t landing_return;      /* the return address that was replaced (inject_landing.c) */
+    uint32_t landing_tid;         /* whose it was, as the thread itself sees it */
+    uint32_t landing_reserved;
     /* libc's functions */
     uint64_t fn_pthread_create;
     uint64_t fn_attr_init;
@@ -80,6 +83,8 @@ struct tm_stub_data {
 _Static_assert(sizeof(struct tm_stub_data) <= TM_STUB_DATA_BYTES, "the data pages are too few");
 _Static_assert(offsetof(struct tm_stub_data, frame_sp) == 704, "the assembly knows it");
 _Static_assert(offsetof(struct tm_stub_data, create_error) == 732, "the assembly knows it");
+_Static_assert(offsetof(struct tm_stub_data, landing_return) == 744, "the assembly knows it");
+_Static_assert(offsetof(struct tm_stub_data, landing_tid) == 752, "the assembly knows it");
 _Static_assert(TM_STUB_DATA_BYTES + TM_STUB_STACK_BYTES == 73728, "the assembly knows it");
 _Static_assert(offsetof(struct tm_boot, block_addr) == 40, "the assembly knows it");
 
@@ -93,3 +98,6 @@ extern const uint8_t __stop_tm_stub[];
 extern const uint8_t tm_stub_borrow_entry[];
 extern const uint8_t tm_stub_borrow_leave[];
 extern const uint8_t tm_stub_thread_entry[];
+/* Where a thread lands that was to return out of an allocator. Returns as that would have, with the
+ * allocator's result. A forked child that lands here only returns. */
+extern const uint8_t tm_stub_land[];

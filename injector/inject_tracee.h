@@ -17,6 +17,7 @@ enum tm_stop {
 struct tm_tracee {
     pid_t tid;
     int signal;              /* of TM_STOP_SIGNAL */
+    unsigned traps_count;    /* tm_tracee_pending_traps when it had stopped */
     uint64_t interrupted_ns; /* CLOCK_MONOTONIC of the request to stop */
 };
 
@@ -40,5 +41,10 @@ int tm_tracee_continue(struct tm_tracee *tracee, int signal);
 /* From any stop to an event stop at the next possible moment, without executing an instruction of
  * the program where the thread is stopped in the kernel. Signals on the way are kept for later. */
 enum tm_stop tm_tracee_to_event_stop(struct tm_tracee *tracee, uint64_t deadline_ns);
+/* SIGTRAPs of the kernel's own that wait for the stopped thread. Nothing here makes one; one that
+ * is left over would end the program. So they are counted when the thread has stopped, and what has
+ * come on top is dropped before it goes. The thread is in an event or signal stop. */
+unsigned tm_tracee_pending_traps(const struct tm_tracee *tracee);
+void tm_tracee_swallow_traps(struct tm_tracee *tracee, unsigned keep_count, uint64_t deadline_ns);
 /* Lets a stopped thread go. A group stop goes on. */
 void tm_tracee_detach(struct tm_tracee *tracee);

@@ -47,7 +47,8 @@ struct tm_work {
     tm_unwinder *unwinder;
     const struct tm_stub_data *data;
     bool keep_syscall;
-    bool leader_first; /* the main thread is the one that can make a GIL */
+    bool leader_first;  /* the main thread is the one that can make a GIL */
+    bool step_out_only; /* look for no safe point */
     enum tm_arch_restart restart;
     uint64_t search_ns;
 };

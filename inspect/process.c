@@ -62,9 +62,9 @@ static void parse_ids(const char *text, const char *key, uint32_t ids[4])
         memset(ids, 0xff, 4 * sizeof(ids[0]));
 }
 
-static pid_t last_ns_pid(const char *text, pid_t pid)
+static pid_t last_ns_pid(const char *text, const char *key, pid_t pid)
 {
-    const char *value = field(text, "NStgid");
+    const char *value = field(text, key);
     if (value == NULL)
         return pid;
     pid_t last = pid;
@@ -120,8 +120,11 @@ bool tm_process_read(pid_t pid, struct tm_process *ret, GError **error)
     sscanf(text, "Name:\t%63[^\n]", self.name);
     self.tgid = (pid_t)field_long(text, "Tgid", pid);
     self.tracer_pid = (pid_t)field_long(text, "TracerPid", 0);
-    self.ns_pid = last_ns_pid(text, pid);
+    self.ns_pid = last_ns_pid(text, "NStgid", pid);
+    self.ns_tid = last_ns_pid(text, "NSpid", pid);
     self.seccomp = (int)field_long(text, "Seccomp", 0);
+    const char *features = field(text, "x86_Thread_features");
+    self.shadow_stack = features != NULL && strncmp(features, "shstk", strlen("shstk")) == 0;
     self.threads = (int)field_long(text, "Threads", 0);
     self.cap_permitted = field_hex(text, "CapPrm");
     self.cap_effective = field_hex(text, "CapEff");

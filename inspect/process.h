@@ -12,6 +12,7 @@ struct tm_process {
     pid_t tgid;       /* differs from pid for a thread that is not the leader */
     pid_t tracer_pid; /* 0: not traced */
     pid_t ns_pid;     /* its number in its own PID namespace: of the process, not of a thread */
+    pid_t ns_tid;     /* the number of the thread that was read, there */
     char state;       /* R S D T t Z X I, as /proc/PID/stat has it */
     bool kernel_thread;
     char name[64];
@@ -19,7 +20,8 @@ struct tm_process {
     uint32_t gids[4];
     uint64_t cap_permitted;
     uint64_t cap_effective;
-    int seccomp; /* 0 off, 1 strict, 2 filters */
+    int seccomp;       /* 0 off, 1 strict, 2 filters */
+    bool shadow_stack; /* user shadow stacks are on (x86, Linux 6.6) */
     int threads;
 };
 

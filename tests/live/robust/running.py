@@ -273,6 +273,43 @@ preloaded("tcmalloc", "libtcmalloc_minimal.so.4")
 preloaded("mimalloc", "libmimalloc.so.2*")
 
 
+def map_count(pid):
+    with open("/proc/%d/maps" % pid) as file:
+        return sum(1 for _ in file)
+
+
+@case("allocators", "stepping out of malloc: 8 threads that only allocate, one arena")
+def step_out(b):
+    """The program ends where a block is not what it was. Twice the worker dies when the address is
+    replaced: the thread that it was replaced for still comes to no harm."""
+    victim = b.native(os.path.join(BIN, "tm-victim-churn"), "8", "1")
+    for i in range(int(os.environ.get("TM_TEST_STEP_OUTS", "25"))):
+        b.must_inject(victim.pid, "--any", "--step-out")
+        if i % 10 == 0:
+            b.inject(victim.pid, "--any", "--step-out", TM_DEBUG_STEP="hooked:die")
+    beats_on(victim)
+    wait_until(lambda: len(os.listdir("/proc/%d/task" % victim.pid)) == 9, "the late threads' end")
+    with open("/proc/%d/maps" % victim.pid) as file:
+        assert "tm-payload" not in file.read()
+    beats_on(victim)
+    return "attached"
+
+
+@case("allocators", "stepping out of a malloc that never returns")
+def step_out_in_vain(b):
+    preload = os.path.join(os.path.dirname(HELPER), "libtm-victim-slow-malloc.so")
+    victim = b.native(os.path.join(BIN, "tm-victim-calls"), "malloc",
+                      env=dict(os.environ, LD_PRELOAD=preload))
+    before = map_count(victim.pid)
+    words = b.inject(victim.pid, "--any", "--search-ms", "50")
+    assert words["status"] == 50 and "allocator" in words["message"], words
+    assert map_count(victim.pid) == before
+    victim.stdin.write(b"\n")
+    victim.stdin.flush()
+    beats_on(victim, 1)
+    return "refused, status 50"
+
+
 @case("registers", "AVX state and red zone")
 def registers(b):
     victim = b.native(os.path.join(BIN, "tm-victim-registers"))

@@ -124,9 +124,17 @@ static int endless_call(const char *kind)
     return error;
 }
 
+/* With slow_malloc.c preloaded, inside malloc until a byte comes. */
+static int slow_malloc(void)
+{
+    void *volatile block = malloc(123456789);
+    free(block);
+    return 0;
+}
+
 static int endless(const char *kind)
 {
-    int error = endless_call(kind);
+    int error = strcmp(kind, "malloc") == 0 ? slow_malloc() : endless_call(kind);
     printf("%s: %s\n", error == 0 ? "beat" : kind, strerror(error));
     fflush(stdout);
     return error == 0 ? 0 : 3;
@@ -136,7 +144,7 @@ int main(int argc, char **argv)
 {
     const char *kind = argc > 1 ? argv[1] : "";
     if (strcmp(kind, "epoll-wait") == 0 || strcmp(kind, "semop") == 0 ||
-        strcmp(kind, "sigtimedwait") == 0)
+        strcmp(kind, "sigtimedwait") == 0 || strcmp(kind, "malloc") == 0)
         return endless(kind);
     printf("ready\n");
     fflush(stdout);

@@ -249,6 +249,7 @@ static bool work_and_boot(const struct tm_inject_request *request, tm_look *look
     g_autoptr(tm_unwinder) unwinder = tm_unwinder_new(look->modules, &look->libc);
     struct tm_work work = {
         .pid = request->pid,
+        .start_ticks = look->process.start_ticks,
         .modules = look->modules,
         .libc = &look->libc,
         .unwinder = unwinder,

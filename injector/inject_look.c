@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -86,6 +87,29 @@ void tm_look_set_permission_error(const struct tm_process *process, GError **err
     }
 }
 
+/* A process that is there but not in /proc. */
+static bool is_hidden(pid_t pid, GError **error)
+{
+    if (pid <= 0 || (kill(pid, 0) != 0 && errno != EPERM))
+        return false;
+    if (access("/proc/self/stat", R_OK) != 0)
+        REFUSE(
+            CAPABILITY,
+            "process %d cannot be looked at: /proc is not mounted here; mount -t proc proc /proc",
+            (int)pid);
+    else if (kill(pid, 0) != 0)
+        REFUSE(OTHER_USER,
+               "process %d belongs to another user, and /proc hides it (hidepid); run tm-attach as "
+               "that user or as root",
+               (int)pid);
+    else
+        REFUSE(CAPABILITY,
+               "/proc does not show process %d: it is that of another PID namespace; run tm-attach "
+               "in the process' own, or on the host",
+               (int)pid);
+    return true;
+}
+
 static bool check_identity(pid_t pid, struct tm_process *process, GError **error)
 {
     if (pid == getpid()) {
@@ -93,6 +117,8 @@ static bool check_identity(pid_t pid, struct tm_process *process, GError **error
         return false;
     }
     if (pid <= 0 || !tm_process_read(pid, process, NULL)) {
+        if (is_hidden(pid, error))
+            return false;
         REFUSE(NO_PROCESS, "there is no process %d; see ps -e for those that are", (int)pid);
         return false;
     }

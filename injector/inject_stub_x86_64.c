@@ -256,10 +256,13 @@ STUB_INLINE int receive_payload(struct tm_stub_data *data)
         fail(data, TM_BOOT_E_RESOURCE, NULL);
         return -1;
     }
-    for (uint32_t i = 0; i < 2 * data->payload_wait_ms && !is_abandoned(data); i++) {
+    /* Often at first, and then seldom: on a busy machine each sleep is longer than it was to be. */
+    for (uint32_t waited_us = 0; waited_us < 1000 * data->payload_wait_ms && !is_abandoned(data);) {
         if (atomic_load_explicit(&data->payload_ready, memory_order_acquire) != 0)
             return (int)fd;
-        sleep_ns(data, 500000);
+        uint32_t step_us = waited_us < 200000 ? 500 : 20000;
+        sleep_ns(data, (long)step_us * 1000);
+        waited_us += step_us;
     }
     raw_syscall(SYS_close, fd, 0, 0, 0);
     fail(data, TM_BOOT_E_RESOURCE, NULL);

@@ -255,6 +255,14 @@ static enum tm_work_result step_out(struct worker *self, struct tm_tracee *trace
     return call_result(self, &call, result);
 }
 
+/* Whether pid still is the process that was looked at. A thread that is seized keeps its number. */
+static bool is_the_same(const struct worker *self)
+{
+    struct tm_process process;
+    return tm_process_read(self->work->pid, &process, NULL) &&
+           process.start_ticks == self->work->start_ticks;
+}
+
 /* TM_WORK_NO_SAFE_POINT: this thread is none, on to the next. */
 static enum tm_work_result try_thread(struct worker *self, pid_t tid)
 {
@@ -271,6 +279,8 @@ static enum tm_work_result try_thread(struct worker *self, pid_t tid)
     }
     if (rc != 0)
         return TM_WORK_NO_SAFE_POINT;
+    if (!is_the_same(self))
+        return TM_WORK_GONE;
     tm_step(TM_STEP_SEIZED, self->work->pid);
     uint64_t waited_before_ns = waited_ns(tid);
     enum tm_stop stop = stop_thread(self, &tracee);

@@ -42,6 +42,7 @@ struct tm_work_report {
 
 struct tm_work {
     pid_t pid;
+    uint64_t start_ticks; /* of the process that was looked at */
     tm_modules *modules;
     const struct tm_inject_libc *libc;
     tm_unwinder *unwinder;

@@ -97,10 +97,15 @@ static bool read_stat(pid_t pid, struct tm_process *ret, GError **error)
     }
     const char *rest = stat_after_name(text);
     unsigned flags = 0;
-    if (rest == NULL || sscanf(rest, "%c %*d %*d %*d %*d %*d %u", &ret->state, &flags) != 2) {
+    unsigned long long start = 0;
+    if (rest == NULL ||
+        sscanf(rest,
+               "%c %*d %*d %*d %*d %*d %u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu",
+               &ret->state, &flags, &start) != 3) {
         g_set_error(error, TM_INSPECT_ERROR, TM_INSPECT_ERROR_FORMAT, "%s is not understood", path);
         return false;
     }
+    ret->start_ticks = start;
     ret->kernel_thread = (flags & PF_KTHREAD) != 0;
     return true;
 }

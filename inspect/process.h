@@ -15,6 +15,7 @@ struct tm_process {
     pid_t ns_tid;     /* the number of the thread that was read, there */
     char state;       /* R S D T t Z X I, as /proc/PID/stat has it */
     bool kernel_thread;
+    uint64_t start_ticks; /* after boot: with pid, it names a process for good */
     char name[64];
     uint32_t uids[4]; /* real, effective, saved, filesystem */
     uint32_t gids[4];

@@ -199,3 +199,9 @@ def beats_on(process, lines=2):
 def need_root():
     if os.getuid() != 0:
         raise Impossible("needs root")
+
+
+def may_unshare(*args):
+    probe = run(["unshare"] + list(args) + ["true"])
+    if probe.status != 0:
+        raise Impossible("unshare %s is not permitted here" % " ".join(args))

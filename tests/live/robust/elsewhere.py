@@ -7,8 +7,8 @@ import signal
 import struct
 
 from pythons import find_pythons
-from robust.bench import (BIN, HELPER, LIB, LIVE, VICTIMS, Impossible, beats_on, case, need_root,
-                          run)
+from robust.bench import (BIN, HELPER, LIB, LIVE, VICTIMS, Impossible, beats_on, case, may_unshare,
+                          need_root, run)
 from victim import wait_until
 
 
@@ -22,12 +22,6 @@ def unpatched(b):
             victim.assert_advances()
             return "attached, detached"
     raise Impossible("no unpatched Python 2.7 is installed")
-
-
-def may_unshare(*args):
-    probe = run(["unshare"] + list(args) + ["true"])
-    if probe.status != 0:
-        raise Impossible("unshare %s is not permitted here" % " ".join(args))
 
 
 def child_in(b, unshare, setup, kind="busy-alone"):

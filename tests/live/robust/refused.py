@@ -8,7 +8,8 @@ import struct
 import subprocess
 
 from pythons import find_pythons
-from robust.bench import BIN, LIB, NOBODY, VICTIMS, Impossible, case, need_root, run
+from robust.bench import (BIN, LIB, NOBODY, VICTIMS, Impossible, case, may_unshare, need_root,
+                          run)
 from victim import read_status, wait_until
 
 
@@ -201,6 +202,33 @@ def non_dumpable(b):
     assert result.status in (30, 32), result
     victim.assert_advances()
     return "refused, status %d" % result.status
+
+
+def with_mounts(command):
+    """Words that run a command behind mounts of its own."""
+    return ["unshare", "--mount", "--propagation", "private", "sh", "-c", command + ' exec "$0" "$@"']
+
+
+@case("refused", "hidden by /proc (hidepid), not as root")
+def hidepid(b):
+    folder, _ = for_everybody(b)
+    may_unshare("--mount")
+    victim = b.start("blocked.py", "event")
+    result = run(with_mounts("mount -t proc -o hidepid=2 proc /proc || exit 99;") + as_nobody(b) +
+                 [os.path.join(folder, "bin/tm-attach"), victim.pid], cwd="/")
+    if result.status == 99:
+        raise Impossible("hidepid cannot be mounted: " + result.err[:60])
+    assert result.status == 30 and "hidepid" in result.err, result
+    return "refused, status 30"
+
+
+@case("refused", "no /proc where tm-attach runs")
+def no_proc_here(b):
+    need_root()
+    may_unshare("--mount")
+    victim = b.start("blocked.py", "event")
+    return b.refused(victim.pid, 33, "/proc is not mounted",
+                     prefix=with_mounts("mount -t tmpfs tm-test /proc;"))
 
 
 @case("refused", "Yama")

@@ -5,7 +5,7 @@ import fnmatch
 import sys
 
 from pythons import find_pythons
-from robust import elsewhere, middle, refused, running  # noqa: F401 (they register their cases)
+from robust import running, refused, elsewhere, middle  # noqa: F401 (they register their cases)
 from robust.bench import CASES, Bench, Impossible
 
 TABLE_VERSIONS = ((3, 8, "pyenv"), (3, 11, "pyenv"), (3, 11, "debian"), (3, 13, "pyenv"))

@@ -41,7 +41,8 @@ struct worker {
     int mem_fd;
     GArray *frames;
     uint64_t deadline_ns;
-    bool step_out; /* no more looking only: catch a thread on its way out of an allocator */
+    bool nothing_to_stop; /* no thread that could be tried when last looked */
+    bool step_out;        /* no more looking only: catch a thread on its way out of an allocator */
 };
 
 struct candidate {
@@ -324,8 +325,9 @@ static void pause_with_jitter(void)
 static bool is_over(const struct worker *self)
 {
     uint64_t now_ns = tm_tracee_now_ns();
+    bool enough = self->report->stops >= MIN_STOPS || self->nothing_to_stop;
     return now_ns >= self->deadline_ns + (SEARCH_BUSY - 1) * self->work->search_ns ||
-           (now_ns >= self->deadline_ns && self->report->stops >= MIN_STOPS);
+           (now_ns >= self->deadline_ns && enough);
 }
 
 /* Whether to look on. A program that does little but allocate is not stopped for long again and
@@ -348,6 +350,7 @@ static enum tm_work_result search(struct worker *self)
     self->step_out = self->work->step_out_only;
     do {
         g_autoptr(GArray) candidates = list_candidates(self);
+        self->nothing_to_stop = candidates->len == 0;
         for (unsigned i = 0; i < candidates->len; i++) {
             enum tm_work_result result =
                 try_thread(self, g_array_index(candidates, struct candidate, i).tid);

@@ -71,6 +71,15 @@ long tm_arch_syscall_number(const struct user_regs_struct *regs);
 /* True where the system call returns EINTR after any stop instead of being restarted. */
 bool tm_arch_syscall_is_fragile(long number);
 
+enum tm_arch_restart {
+    TM_ARCH_RESTART_ENDLESS, /* calls without a time-out, which go on as if nothing had been */
+    TM_ARCH_RESTART_ALL,     /* also those whose time-out then begins anew */
+};
+
+/* Makes of the EINTR that the stop has brought about in such a call what the kernel leaves behind
+ * in others: made anew, unless a signal is handled first. True where regs have changed. */
+bool tm_arch_restart_fragile(struct user_regs_struct *regs, enum tm_arch_restart which);
+
 void tm_arch_dwarf_regs(const struct user_regs_struct *regs, uint64_t ret[TM_ARCH_DWARF_REGS]);
 
 /* Which address a call before the return address went to. */

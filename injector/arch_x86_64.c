@@ -302,6 +302,35 @@ bool tm_arch_syscall_is_fragile(long number)
     return false;
 }
 
+static bool has_no_timeout(const struct user_regs_struct *regs)
+{
+    switch (regs->orig_rax) {
+    case SYS_epoll_wait:
+    case SYS_epoll_pwait:
+        return (int32_t)regs->r10 < 0;
+    case SYS_epoll_pwait2:
+    case SYS_semtimedop:
+        return regs->r10 == 0;
+    case SYS_rt_sigtimedwait:
+        return regs->rdx == 0;
+    case SYS_io_getevents:
+        return regs->r8 == 0;
+    case SYS_semop:
+        return true;
+    default: /* sockets: with no time-out set they are restarted by the kernel */
+        return false;
+    }
+}
+
+bool tm_arch_restart_fragile(struct user_regs_struct *regs, enum tm_arch_restart which)
+{
+    if (!tm_arch_syscall_is_fragile((long)regs->orig_rax) || (long)regs->rax != -EINTR ||
+        (which == TM_ARCH_RESTART_ENDLESS && !has_no_timeout(regs)))
+        return false;
+    regs->rax = (unsigned long long)-KERNEL_ERESTARTNOHAND;
+    return true;
+}
+
 void tm_arch_dwarf_regs(const struct user_regs_struct *regs, uint64_t ret[TM_ARCH_DWARF_REGS])
 {
     const uint64_t values[TM_ARCH_DWARF_REGS] = {

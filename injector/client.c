@@ -2,6 +2,7 @@
 #include "injector/client.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
@@ -12,9 +13,13 @@
 
 #include "injector/errors.h"
 #include "inspect/payload.h"
+#include "inspect/process.h"
 
 #define HELLO_TIMEOUT_MS 30000
 #define RETRY_US 1000
+#ifndef PIDFD_THREAD
+#define PIDFD_THREAD O_EXCL
+#endif
 
 G_DEFINE_QUARK(tm - control - error - quark, tm_control_error)
 
@@ -64,6 +69,31 @@ static bool fail_errno(GError **error, pid_t pid, const char *what, int number)
     return false;
 }
 
+/* pidfd_getfd, by way of a living thread where the main thread has ended, which has no descriptors
+ * any more. Needs Linux 6.9 then. */
+static int get_descriptor(const tm_client *client, int number)
+{
+    int fd = (int)syscall(SYS_pidfd_getfd, client->pidfd, number, 0);
+    int error = errno;
+    pid_t living = fd < 0 ? tm_process_living(client->pid) : client->pid;
+
+    if (living == client->pid) {
+        errno = error;
+        return fd;
+    }
+    int threadfd = (int)syscall(SYS_pidfd_open, living, PIDFD_THREAD);
+    if (threadfd < 0) {
+        if (errno == EINVAL)
+            errno = ENOSYS;
+        return -1;
+    }
+    fd = (int)syscall(SYS_pidfd_getfd, threadfd, number, 0);
+    error = errno;
+    close(threadfd);
+    errno = error;
+    return fd;
+}
+
 /* A copy of the channel's client end. The number may stand for something of the program's by now:
  * what we send must never end up there. */
 static int copy_channel(tm_client *client, const struct tm_state *state, GError **error)
@@ -71,7 +101,7 @@ static int copy_channel(tm_client *client, const struct tm_state *state, GError 
     int domain = 0;
     socklen_t domain_bytes = sizeof(domain);
     struct stat st;
-    int fd = (int)syscall(SYS_pidfd_getfd, client->pidfd, state->control_fd, 0);
+    int fd = get_descriptor(client, state->control_fd);
 
     if (fd < 0 && errno != EBADF) {
         fail_errno(error, client->pid, "cannot copy its control channel", errno);
@@ -287,7 +317,8 @@ char *tm_client_dup_path(const tm_client *client, const char *key)
     if (!file || g_path_is_absolute(file))
         return g_strdup(file);
     if (number) {
-        g_autofree char *link = g_strdup_printf("/proc/%d/fd/%s", (int)client->pid, number);
+        g_autofree char *link =
+            g_strdup_printf("/proc/%d/fd/%s", (int)tm_process_living(client->pid), number);
         folder = g_file_read_link(link, NULL);
     }
     if (!folder)

@@ -51,11 +51,12 @@ static int lock_target(pid_t pid, GError **error)
     return fd >= 0 ? fd : -2;
 }
 
-/* glibc takes a path that it has loaded before for the same library without opening it, so each
- * load needs a path of its own: a number, written in dots and slashes. */
+/* "thread-self", because "self" has no descriptors where the main thread has ended. glibc takes a
+ * path that it has loaded before for the same library without opening it, so each load needs a path
+ * of its own: a number, written in dots and slashes. */
 static void make_fd_path(char *to, size_t to_bytes, uint32_t number)
 {
-    GString *path = g_string_new("/proc/self/fd/");
+    GString *path = g_string_new("/proc/thread-self/fd/");
     for (int i = 0; i < 16; i++)
         g_string_append(path, (number >> i & 1) != 0 ? ".//" : "./");
     g_strlcpy(to, path->str, to_bytes);
@@ -86,6 +87,7 @@ static void fill_data(const struct tm_inject_request *request, const struct tm_i
         .fn_dlsym = libc->dlsym_addr,
         .fn_dlclose = libc->dlclose_addr,
         .fn_dlerror = libc->dlerror_addr,
+        .fn_errno_location = libc->errno_location_addr,
         .stack_bytes = THREAD_STACK_BYTES,
         .signal_mask = libc->thread_signal_mask,
         .memfd_flags = MFD_CLOEXEC_FLAG | MFD_EXEC_FLAG,
@@ -97,6 +99,31 @@ static void fill_data(const struct tm_inject_request *request, const struct tm_i
     g_strlcpy(ret->start_symbol, TM_START_SYMBOL, sizeof(ret->start_symbol));
     g_snprintf(ret->memfd_name, sizeof(ret->memfd_name), "%s%08x", TM_MEMFD_PREFIX, number);
     make_fd_path(ret->fd_path, sizeof(ret->fd_path), number);
+}
+
+/* Where the program may have no GIL yet; otherwise all stays 0. */
+static void find_gil(tm_look *look, struct tm_stub_gil *ret)
+{
+    struct tm_stub_gil gil = {0};
+    const struct {
+        const char *name;
+        uint64_t *ret;
+    } symbols[] = {
+        {"PyEval_ThreadsInitialized", &gil.fn_is_made},
+        {"PyEval_InitThreads", &gil.fn_make},
+        {"PyGILState_GetThisThreadState", &gil.fn_this_state},
+        {"PyEval_RestoreThread", &gil.fn_restore},
+        {"PyEval_SaveThread", &gil.fn_save},
+        {"_PyThreadState_Current", &gil.current_state_addr},
+    };
+    if (!tm_look_may_lack_gil(look))
+        return;
+    for (size_t i = 0; i < G_N_ELEMENTS(symbols); i++) {
+        if (!tm_module_export_addr(look->modules, look->python.module, symbols[i].name,
+                                   symbols[i].ret))
+            return;
+    }
+    *ret = gil;
 }
 
 static void set_no_safe_point(const struct tm_look *look, const struct tm_work_report *report,
@@ -203,6 +230,14 @@ static void read_layout(const struct tm_inject_request *request, tm_look *look,
         tm_layout_from_dwarf(look->modules, &look->python, ret, NULL);
 }
 
+/* Before PEP 475 (3.5), a program of its own makes an error of EINTR. */
+static enum tm_arch_restart restart_of(const tm_look *look)
+{
+    return look->python.kind == TM_PYTHON_CPYTHON && look->python.version_hex < 0x03050000
+               ? TM_ARCH_RESTART_ALL
+               : TM_ARCH_RESTART_ENDLESS;
+}
+
 static bool work_and_boot(const struct tm_inject_request *request, tm_look *look,
                           struct tm_inject_result *ret, GError **error)
 {
@@ -210,14 +245,19 @@ static bool work_and_boot(const struct tm_inject_request *request, tm_look *look
     struct tm_layout layout;
     read_layout(request, look, &layout);
     fill_data(request, &look->libc, &layout, &data);
+    find_gil(look, &data.gil);
     g_autoptr(tm_unwinder) unwinder = tm_unwinder_new(look->modules, &look->libc);
     struct tm_work work = {
         .pid = request->pid,
+        .start_ticks = look->process.start_ticks,
         .modules = look->modules,
         .libc = &look->libc,
         .unwinder = unwinder,
         .data = &data,
         .keep_syscall = look->process.seccomp != 0,
+        .leader_first = data.gil.fn_is_made != 0,
+        .restart = restart_of(look),
+        .step_out_only = request->search == TM_INJECT_SEARCH_STEP_OUT,
         .search_ns = or_default(request->search_ms, DEFAULT_SEARCH_MS) * NS_PER_MS,
     };
     struct tm_work_report report = {0};
@@ -235,6 +275,7 @@ static bool work_and_boot(const struct tm_inject_request *request, tm_look *look
     }
     struct tm_boot_watch watch = {
         .pid = request->pid,
+        .living_pid = look->modules->pid,
         .block_addr = report.block_addr,
         .payload = request->payload,
         .boot_ns = or_default(request->boot_ms, DEFAULT_BOOT_MS) * NS_PER_MS,

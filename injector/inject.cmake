@@ -5,6 +5,7 @@ add_library(tm-inject STATIC
     inject.c
     inject_boot.c
     inject_call.c
+    inject_landing.c
     inject_libc.c
     inject_look.c
     inject_safe.c

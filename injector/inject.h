@@ -33,6 +33,11 @@ enum tm_inject_want {
     TM_INJECT_WANT_ANY,        /* any program: tests of the mechanism */
 };
 
+enum tm_inject_search {
+    TM_INJECT_SEARCH_AUTO = 0, /* a safe point; after that, stepping out of an allocator */
+    TM_INJECT_SEARCH_STEP_OUT, /* only the latter: tests of the mechanism */
+};
+
 /* Zero in a bound means its default. */
 struct tm_inject_request {
     pid_t pid;
@@ -42,6 +47,7 @@ struct tm_inject_request {
     uint32_t gil_ms;    /* how long the payload may wait for the GIL: 10000 */
     enum tm_inject_dwarf dwarf;
     enum tm_inject_want want;
+    enum tm_inject_search search;
 };
 
 struct tm_inject_result {

@@ -16,6 +16,7 @@
 #include "inspect/process.h"
 
 #define POLL_NS 300000l
+#define BOOT_BUSY 6u /* times the bound, where the thread may only be waiting for a processor */
 
 static uint64_t data_addr(const struct tm_boot_watch *watch)
 {
@@ -24,13 +25,13 @@ static uint64_t data_addr(const struct tm_boot_watch *watch)
 
 static bool read_block(const struct tm_boot_watch *watch, struct tm_stub_data *ret)
 {
-    return tm_memory_read(watch->pid, data_addr(watch), ret, sizeof(*ret), NULL) &&
+    return tm_memory_read(watch->living_pid, data_addr(watch), ret, sizeof(*ret), NULL) &&
            ret->boot.magic == TM_BOOT_MAGIC;
 }
 
 static void write_u32(const struct tm_boot_watch *watch, size_t offset, uint32_t value)
 {
-    tm_memory_write(watch->pid, data_addr(watch) + offset, &value, sizeof(value), NULL);
+    tm_memory_write(watch->living_pid, data_addr(watch) + offset, &value, sizeof(value), NULL);
 }
 
 static bool write_all(int fd, GBytes *bytes)
@@ -53,7 +54,7 @@ static bool write_all(int fd, GBytes *bytes)
 static bool hand_over(const struct tm_boot_watch *watch, int target_fd, GError **error)
 {
     tm_step(TM_STEP_MEMFD, watch->pid);
-    g_autofree char *path = g_strdup_printf("/proc/%d/fd/%d", (int)watch->pid, target_fd);
+    g_autofree char *path = g_strdup_printf("/proc/%d/fd/%d", (int)watch->living_pid, target_fd);
     int fd = open(path, O_WRONLY | O_CLOEXEC);
     bool written = fd >= 0 && write_all(fd, watch->payload);
     int number = errno;
@@ -111,10 +112,15 @@ static void set_failure(const struct tm_boot_watch *watch, struct tm_stub_data *
     write_u32(watch, offsetof(struct tm_boot, error_seen), 1);
 }
 
-static void set_timeout(const struct tm_boot_watch *watch, uint32_t phase, GError **error)
+static bool is_stopped(const struct tm_boot_watch *watch)
 {
     struct tm_process process;
-    if (tm_process_read(watch->pid, &process, NULL) && process.state == 'T') {
+    return tm_process_read(watch->living_pid, &process, NULL) && process.state == 'T';
+}
+
+static void set_timeout(const struct tm_boot_watch *watch, uint32_t phase, GError **error)
+{
+    if (is_stopped(watch)) {
         g_set_error(error, TM_ATTACH_ERROR, TM_ATTACH_ERROR_STOPPED,
                     "process %d is stopped (SIGSTOP or Ctrl-Z), so that nothing can run in it; "
                     "continue it with kill -CONT %d and try again",
@@ -134,7 +140,7 @@ static void set_timeout(const struct tm_boot_watch *watch, uint32_t phase, GErro
     g_set_error(error, TM_ATTACH_ERROR, TM_ATTACH_ERROR_TIMEOUT,
                 "the payload did not start in process %d within %.1f s: %s; nothing was changed, "
                 "try again",
-                (int)watch->pid, (double)watch->boot_ns / 1e9,
+                (int)watch->pid, (double)(BOOT_BUSY * watch->boot_ns) / 1e9,
                 phase < G_N_ELEMENTS(doing) ? doing[phase] : "it does not answer");
 }
 
@@ -182,7 +188,7 @@ bool tm_inject_boot(const struct tm_boot_watch *watch, struct tm_boot *ret, GErr
 {
     static struct tm_stub_data data;
     uint64_t deadline_ns = tm_tracee_now_ns() + watch->boot_ns;
-    bool handed_over = false, gil_counted = false;
+    bool handed_over = false, gil_counted = false, extended = false;
     for (;;) {
         enum poll result = poll_once(watch, &data, &handed_over, error);
         if (result == POLL_DONE) {
@@ -195,6 +201,10 @@ bool tm_inject_boot(const struct tm_boot_watch *watch, struct tm_boot *ret, GErr
         if (data.boot.phase == TM_BOOT_WAIT_GIL && !gil_counted) {
             gil_counted = true;
             deadline_ns += watch->gil_ns;
+        }
+        if (tm_tracee_now_ns() >= deadline_ns && !gil_counted && !extended && !is_stopped(watch)) {
+            extended = true;
+            deadline_ns += (BOOT_BUSY - 1) * watch->boot_ns;
         }
         if (tm_tracee_now_ns() >= deadline_ns) {
             set_timeout(watch, data.boot.phase, error);

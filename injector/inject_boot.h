@@ -11,6 +11,7 @@
 
 struct tm_boot_watch {
     pid_t pid;
+    pid_t living_pid; /* tm_process_living of it */
     uint64_t block_addr;
     GBytes *payload; /* borrowed */
     uint64_t boot_ns;

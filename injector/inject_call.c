@@ -17,6 +17,7 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <time.h>
 
 #include "injector/inject_step.h"
 #include "inspect/memory.h"
@@ -25,7 +26,7 @@
 #define ALL_SIGNALS (~0ull)
 #define PARK_MS 200u        /* the thread waits that long for a worker that is late or dead */
 #define PARK_POLL_NS 40000u /* a thread is made in 50 to 100 us */
-#define HOME_BOUND_NS 1000000000ull
+#define HOME_BOUND_NS 10000000000ull /* of a thread that only waits for a processor */
 
 struct borrowed {
     struct tm_call *call;
@@ -146,6 +147,10 @@ static enum tm_call_result fill_block(struct borrowed *self)
     data.boot.block_bytes = TM_STUB_BLOCK_BYTES;
     data.frame_sp = tm_arch_frame_sp(&self->frame);
     data.thread_entry = call->block_addr + (uint64_t)(tm_stub_thread_entry - __start_tm_stub);
+    if (tm_arch_syscall_number(&self->saved.regs) < 0)
+        data.gil.fn_is_made = 0;
+    data.landing_return = call->landing.return_addr;
+    data.landing_tid = (uint32_t)call->ns_tid;
     data.park_ms = call->keep_syscall ? 0 : PARK_MS;
     /* /proc/PID/mem writes where the program itself could not. */
     int rc = tm_memory_pwrite(call->mem_fd, call->block_addr, __start_tm_stub,
@@ -354,4 +359,88 @@ enum tm_call_result tm_call_create_thread(struct tm_call *call, struct tm_tracee
     if (result == TM_CALL_GONE || result == TM_CALL_STUCK)
         return result;
     return go_home_from_park(&self);
+}
+
+static uint64_t land_addr(const struct tm_call *call)
+{
+    return call->block_addr + (uint64_t)(tm_stub_land - __start_tm_stub);
+}
+
+static bool write_slot(const struct tm_call *call, uint64_t value)
+{
+    struct iovec local = {&value, sizeof(value)};
+    struct iovec remote = {(void *)(uintptr_t)call->landing.slot_addr, sizeof(value)};
+    return process_vm_writev(call->pid, &local, 1, &remote, 1, 0) == (ssize_t)sizeof(value);
+}
+
+/* The block is mapped and filled while the thread is away from its own state, as ever; the address
+ * is replaced when it is back there, so that a worker that dies leaves nothing but the block. */
+enum tm_call_result tm_call_hook_return(struct tm_call *call, struct tm_tracee *tracee)
+{
+    static struct borrowed self;
+    self.call = call;
+    self.tracee = tracee;
+    if (tm_arch_save(tracee->tid, &self.saved) != 0)
+        return TM_CALL_GONE;
+    tm_arch_build_frame(&self.saved, call->libc->restorer_addr, &self.frame);
+    if (!write_frame(&self))
+        return TM_CALL_UNUSABLE;
+    enum tm_call_result result = map_block(&self);
+    if (result == TM_CALL_DONE)
+        result = fill_block(&self);
+    if (result == TM_CALL_RESOURCE) {
+        enum tm_call_result home = go_home_with_nothing(&self);
+        return home == TM_CALL_DONE ? TM_CALL_RESOURCE : home;
+    }
+    if (result == TM_CALL_DONE)
+        result = stop_at_restorer(&self);
+    if (result == TM_CALL_DONE)
+        result = restore(&self);
+    if (result != TM_CALL_DONE)
+        return result;
+    if (!write_slot(call, land_addr(call))) {
+        enum tm_call_result home = go_home_with_nothing(&self);
+        return home == TM_CALL_DONE ? TM_CALL_UNUSABLE : home;
+    }
+    tm_step(TM_STEP_HOOKED, call->pid);
+    return TM_CALL_DONE;
+}
+
+enum tm_call_result tm_call_wait_landed(struct tm_call *call)
+{
+    struct borrowed self = {.call = call};
+    struct tm_stub_data data;
+    while (read_data(&self, &data)) {
+        call->error_number = data.create_error;
+        if (data.parked != 0 && data.create_error == 0)
+            return TM_CALL_DONE;
+        if (data.parked != 0)
+            return TM_CALL_RESOURCE;
+        if (tm_tracee_now_ns() >= call->deadline_ns)
+            return TM_CALL_STUCK;
+        nanosleep(&(struct timespec){0, PARK_POLL_NS}, NULL);
+    }
+    return TM_CALL_GONE;
+}
+
+enum tm_call_result tm_call_unhook_return(struct tm_call *call, struct tm_tracee *tracee)
+{
+    static struct borrowed self;
+    uint64_t value = 0;
+    struct iovec local = {&value, sizeof(value)};
+    struct iovec remote = {(void *)(uintptr_t)call->landing.slot_addr, sizeof(value)};
+    self.call = call;
+    self.tracee = tracee;
+    if (tm_arch_save(tracee->tid, &self.saved) != 0)
+        return TM_CALL_GONE;
+    if (is_in_block(&self, &self.saved.regs) || self.saved.regs.rsp > call->landing.slot_addr ||
+        process_vm_readv(call->pid, &local, 1, &remote, 1, 0) != (ssize_t)sizeof(value) ||
+        value != land_addr(call) || !write_slot(call, call->landing.return_addr))
+        return TM_CALL_STUCK;
+    tm_arch_build_frame(&self.saved, call->libc->restorer_addr, &self.frame);
+    if (!write_frame(&self))
+        return TM_CALL_STUCK;
+    enum tm_call_result home = go_home_with_nothing(&self);
+    call->block_addr = 0;
+    return home == TM_CALL_DONE ? TM_CALL_UNUSABLE : home;
 }

@@ -75,6 +75,7 @@ static bool find_functions(tm_modules *modules, struct tm_inject_libc *self, GEr
         {"dlclose", &self->dlclose_addr},
         {"dlerror", &self->dlerror_addr},
         {"munmap", &self->munmap_addr},
+        {"__errno_location", &self->errno_location_addr},
     };
     for (size_t i = 0; i < G_N_ELEMENTS(functions); i++) {
         if (!find_function(modules, self, functions[i].name, functions[i].ret)) {

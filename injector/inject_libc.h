@@ -23,6 +23,7 @@ struct tm_inject_libc {
     uint64_t dlclose_addr;
     uint64_t dlerror_addr;
     uint64_t munmap_addr;
+    uint64_t errno_location_addr;
     int dlopen_flags;
     uint64_t thread_signal_mask; /* every signal but those that libc sends to its threads */
 };

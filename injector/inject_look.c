@@ -3,8 +3,11 @@
 #include "injector/inject_look.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "injector/arch.h"
@@ -14,8 +17,16 @@
 #include "inspect/payload.h"
 
 #define CAP_SYS_PTRACE_BIT 19
+#ifndef PIDFD_THREAD
+#define PIDFD_THREAD O_EXCL
+#endif
 
 #define REFUSE(code, ...) g_set_error(error, TM_ATTACH_ERROR, TM_ATTACH_ERROR_##code, __VA_ARGS__)
+
+bool tm_look_may_lack_gil(const tm_look *look)
+{
+    return look->python.kind == TM_PYTHON_CPYTHON && look->python.version_hex < 0x03070000;
+}
 
 char *tm_look_describe(pid_t pid)
 {
@@ -76,6 +87,29 @@ void tm_look_set_permission_error(const struct tm_process *process, GError **err
     }
 }
 
+/* A process that is there but not in /proc. */
+static bool is_hidden(pid_t pid, GError **error)
+{
+    if (pid <= 0 || (kill(pid, 0) != 0 && errno != EPERM))
+        return false;
+    if (access("/proc/self/stat", R_OK) != 0)
+        REFUSE(
+            CAPABILITY,
+            "process %d cannot be looked at: /proc is not mounted here; mount -t proc proc /proc",
+            (int)pid);
+    else if (kill(pid, 0) != 0)
+        REFUSE(OTHER_USER,
+               "process %d belongs to another user, and /proc hides it (hidepid); run tm-attach as "
+               "that user or as root",
+               (int)pid);
+    else
+        REFUSE(CAPABILITY,
+               "/proc does not show process %d: it is that of another PID namespace; run tm-attach "
+               "in the process' own, or on the host",
+               (int)pid);
+    return true;
+}
+
 static bool check_identity(pid_t pid, struct tm_process *process, GError **error)
 {
     if (pid == getpid()) {
@@ -83,6 +117,8 @@ static bool check_identity(pid_t pid, struct tm_process *process, GError **error
         return false;
     }
     if (pid <= 0 || !tm_process_read(pid, process, NULL)) {
+        if (is_hidden(pid, error))
+            return false;
         REFUSE(NO_PROCESS, "there is no process %d; see ps -e for those that are", (int)pid);
         return false;
     }
@@ -99,20 +135,30 @@ static bool check_identity(pid_t pid, struct tm_process *process, GError **error
     return true;
 }
 
-/* The leader of a process whose main thread has ended is a zombie while others live on; /proc has
- * neither maps nor exe under its number then. */
+/* The channel's descriptor can be copied only by way of a living thread: since Linux 6.9. */
+static bool can_copy_descriptors(pid_t tid)
+{
+    int fd = (int)syscall(SYS_pidfd_open, tid, PIDFD_THREAD);
+    if (fd >= 0)
+        close(fd);
+    return fd >= 0 || errno != EINVAL;
+}
+
+/* Of a process whose main thread has ended while others live on, the leader is a zombie, too. */
 static bool check_alive(const struct tm_process *process, GError **error)
 {
-    int pid = (int)process->pid;
-    if (process->state != 'Z' && process->state != 'X')
-        return true;
-    if (process->threads > 1)
+    if (!tm_process_has_ended(process)) {
+        pid_t living = tm_process_living(process->pid);
+        if (living == process->pid || can_copy_descriptors(living))
+            return true;
         REFUSE(LEADER_GONE,
-               "the main thread of process %d has ended while %d others live on; such a process "
-               "cannot be traced",
-               pid, process->threads - 1);
-    else
-        REFUSE(ZOMBIE, "process %d has ended (zombie); its parent has not yet waited for it", pid);
+               "the main thread of process %d has ended while %d others live on; tracing such a "
+               "process needs Linux 6.9 or newer",
+               (int)process->pid, process->threads - 1);
+        return false;
+    }
+    REFUSE(ZOMBIE, "process %d has ended (zombie); its parent has not yet waited for it",
+           (int)process->pid);
     return false;
 }
 
@@ -142,9 +188,10 @@ static bool check_untraced(const struct tm_process *process, GError **error)
  * Yama, which sees only real attaches. */
 static bool check_permission(const struct tm_process *process, GError **error)
 {
-    g_autofree char *path = g_strdup_printf("/proc/%d/mem", (int)process->pid);
+    pid_t living = tm_process_living(process->pid);
+    g_autofree char *path = g_strdup_printf("/proc/%d/mem", (int)living);
     if (access(path, R_OK | W_OK) == 0) {
-        int fd = tm_memory_open(process->pid);
+        int fd = tm_memory_open(living);
         if (fd >= 0) {
             close(fd);
             return true;

@@ -24,6 +24,9 @@ tm_look *tm_look_new(pid_t pid, enum tm_inject_want want, GError **error);
 void tm_look_free(tm_look *look);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(tm_look, tm_look_free)
 
+/* Up to CPython 3.6 there is no GIL before the program's first thread. */
+bool tm_look_may_lack_gil(const tm_look *look);
+
 /* "strace (PID 123)": who that is, for messages. To be freed. */
 char *tm_look_describe(pid_t pid);
 /* Sets *error to the reason why the kernel refuses ptrace of that process to us. */

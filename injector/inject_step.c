@@ -3,6 +3,7 @@
 #include "injector/inject_step.h"
 
 #include <signal.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -11,11 +12,16 @@
 const char *tm_step_name(enum tm_step step)
 {
     static const char *const names[TM_STEPS] = {
-        "looked",     "seized",   "stopped", "saved", "frame",  "regs",    "mask",
-        "mmap-entry", "mmap",     "written", "call",  "parked", "created", "home",
-        "restored",   "detached", "worked",  "memfd", "filled", "ready",   "running",
+        "looked", "seized",  "stopped", "saved",  "frame",   "regs",   "mask",     "mmap-entry",
+        "mmap",   "written", "call",    "parked", "created", "home",   "restored", "detached",
+        "worked", "memfd",   "filled",  "ready",  "running", "hooked",
     };
     return step < TM_STEPS ? names[step] : "?";
+}
+
+static bool is_in_worker(enum tm_step step)
+{
+    return (step >= TM_STEP_SEIZED && step <= TM_STEP_DETACHED) || step == TM_STEP_HOOKED;
 }
 
 void tm_step(enum tm_step step, pid_t target)
@@ -32,7 +38,7 @@ void tm_step(enum tm_step step, pid_t target)
         kill(getpid(), SIGKILL);
     } else if (strcmp(what, "exit") == 0) {
         /* The steps in between are the worker's, and its parent is tm-attach. */
-        if (step >= TM_STEP_SEIZED && step <= TM_STEP_DETACHED)
+        if (is_in_worker(step))
             kill(getppid(), SIGKILL);
         kill(getpid(), SIGKILL);
     } else if (strcmp(what, "kill") == 0) {
@@ -43,8 +49,7 @@ void tm_step(enum tm_step step, pid_t target)
         if (sent++ == 0)
             kill(target, SIGUSR1);
     } else if (strcmp(what, "int") == 0 || strcmp(what, "term") == 0) {
-        kill(step >= TM_STEP_SEIZED && step <= TM_STEP_DETACHED ? getppid() : getpid(),
-             *what == 'i' ? SIGINT : SIGTERM);
+        kill(is_in_worker(step) ? getppid() : getpid(), *what == 'i' ? SIGINT : SIGTERM);
     } else if (strcmp(what, "stop") == 0) {
         const char *text = getenv("TM_DEBUG_STOP_MS");
         long ms = text != NULL ? atol(text) : 1000;

@@ -32,6 +32,7 @@ enum tm_step {
     TM_STEP_FILLED,
     TM_STEP_READY, /* the thread was told */
     TM_STEP_RUNNING,
+    TM_STEP_HOOKED, /* worker: the return address out of the allocator is replaced */
     TM_STEPS,
 };
 

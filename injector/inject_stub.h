@@ -18,6 +18,23 @@
 #define TM_STUB_STACK_BYTES 65536u
 #define TM_STUB_BLOCK_BYTES (TM_STUB_PAGE_BYTES + TM_STUB_DATA_BYTES + TM_STUB_STACK_BYTES)
 
+/*
+ * Up to CPython 3.6 there is no GIL before the program's first thread, and a thread that is not
+ * the program's cannot make one: PyEval_InitThreads takes the GIL for, and makes the main thread
+ * of, whoever calls it (ceval.c, PyEval_InitThreads, 2.7 to 3.6). So the borrowed thread does it,
+ * on its way to pthread_create, where it sleeps in a system call with its thread state put aside
+ * (Py_BEGIN_ALLOW_THREADS). Without a GIL no system call is made between the steps of
+ * PyEval_SaveThread and PyEval_RestoreThread, so it is not half-way through either.
+ */
+struct tm_stub_gil {
+    uint64_t fn_is_made; /* PyEval_ThreadsInitialized; 0: nothing is to be done */
+    uint64_t fn_make;    /* PyEval_InitThreads */
+    uint64_t fn_this_state;
+    uint64_t fn_restore;
+    uint64_t fn_save;
+    uint64_t current_state_addr; /* _PyThreadState_Current */
+};
+
 /* Written by tm-attach before anything runs, but for the fields that say otherwise. Addresses are
  * the target's. The assembly in inject_stub_x86_64.c knows the first group's offsets. */
 struct tm_stub_data {
@@ -30,6 +47,9 @@ struct tm_stub_data {
     int32_t create_error;         /* what pthread_create returned; -1: not yet */
     _Atomic uint32_t parked;      /* create_error is final; waits to be taken home */
     uint32_t park_ms;             /* how long it waits before it goes home alone; 0: not at all */
+    uint64_t landing_return;      /* the return address that was replaced (inject_landing.c) */
+    uint32_t landing_tid;         /* whose it was, as the thread itself sees it */
+    uint32_t landing_reserved;
     /* libc's functions */
     uint64_t fn_pthread_create;
     uint64_t fn_attr_init;
@@ -39,6 +59,8 @@ struct tm_stub_data {
     uint64_t fn_dlsym;
     uint64_t fn_dlclose;
     uint64_t fn_dlerror;
+    uint64_t fn_errno_location;
+    struct tm_stub_gil gil;
     /* the new thread */
     uint64_t thread_entry;
     uint64_t stack_bytes;
@@ -55,12 +77,14 @@ struct tm_stub_data {
     uint64_t pthread;  /* pthread_t */
     char start_symbol[32];
     char memfd_name[48];
-    char fd_path[160]; /* "/proc/self/fd/", the new thread appends the number */
+    char fd_path[160]; /* "/proc/thread-self/fd/", the new thread appends the number */
 };
 
 _Static_assert(sizeof(struct tm_stub_data) <= TM_STUB_DATA_BYTES, "the data pages are too few");
 _Static_assert(offsetof(struct tm_stub_data, frame_sp) == 704, "the assembly knows it");
 _Static_assert(offsetof(struct tm_stub_data, create_error) == 732, "the assembly knows it");
+_Static_assert(offsetof(struct tm_stub_data, landing_return) == 744, "the assembly knows it");
+_Static_assert(offsetof(struct tm_stub_data, landing_tid) == 752, "the assembly knows it");
 _Static_assert(TM_STUB_DATA_BYTES + TM_STUB_STACK_BYTES == 73728, "the assembly knows it");
 _Static_assert(offsetof(struct tm_boot, block_addr) == 40, "the assembly knows it");
 
@@ -74,3 +98,6 @@ extern const uint8_t __stop_tm_stub[];
 extern const uint8_t tm_stub_borrow_entry[];
 extern const uint8_t tm_stub_borrow_leave[];
 extern const uint8_t tm_stub_thread_entry[];
+/* Where a thread lands that was to return out of an allocator. Returns as that would have, with the
+ * allocator's result. A forked child that lands here only returns. */
+extern const uint8_t tm_stub_land[];

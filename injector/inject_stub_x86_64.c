@@ -18,7 +18,8 @@
 #define STUB_INLINE static inline __attribute__((always_inline))
 
 /* Offsets of struct tm_stub_data, as asserted in the header: boot.block_addr 40, block_bytes 48,
- * frame_sp 704, restorer 712, fn_munmap 720, borrow_done 728, create_error 732. */
+ * frame_sp 704, restorer 712, fn_munmap 720, borrow_done 728, create_error 732, landing_return 744,
+ * landing_tid 752. */
 __asm__(".pushsection tm_stub,\"ax\",@progbits\n"
         ".globl tm_stub_borrow_entry\n.hidden tm_stub_borrow_entry\n"
         "tm_stub_borrow_entry:\n"
@@ -50,6 +51,49 @@ __asm__(".pushsection tm_stub,\"ax\",@progbits\n"
         "    mov 48(%rdi), %rsi\n"
         "    mov 40(%rdi), %rdi\n"
         "    jmp *%rax\n"
+        /* As after a call: the registers that a function must keep are kept, those of its result,
+         * too. The page of this code lies in front of the data. */
+        ".globl tm_stub_land\n.hidden tm_stub_land\n"
+        "tm_stub_land:\n"
+        "    sub $8, %rsp\n"
+        "    push %rax\n"
+        "    push %rdx\n"
+        "    push %rbx\n"
+        "    push %rbp\n"
+        "2:  lea 2b(%rip), %rbx\n"
+        "    and $-4096, %rbx\n"
+        "    add $4096, %rbx\n"
+        "    mov 744(%rbx), %rax\n"
+        "    mov %rax, 32(%rsp)\n"
+        "    mov %rsp, %rbp\n"
+        /* gettid: is it that thread? Then mprotect, as above. */
+        "    mov $186, %eax\n"
+        "    syscall\n"
+        "    cmp %eax, 752(%rbx)\n"
+        "    jne 3f\n"
+        "    mov %rbx, %rdi\n"
+        "    mov $73728, %esi\n"
+        "    mov $3, %edx\n"
+        "    mov $10, %eax\n"
+        "    syscall\n"
+        "    test %eax, %eax\n"
+        "    jnz 3f\n"
+        "    lea 73728(%rbx), %rsp\n"
+        "    mov %rbx, %rdi\n"
+        "    call tm_stub_create\n"
+        "    mov %rbp, %rsp\n"
+        "    mov %rbx, %rcx\n"
+        "    pop %rbp\n"
+        "    pop %rbx\n"
+        "    pop %rdx\n"
+        "    pop %rax\n"
+        "    movl $1, 728(%rcx)\n"
+        "    ret\n"
+        "3:  pop %rbp\n"
+        "    pop %rbx\n"
+        "    pop %rdx\n"
+        "    pop %rax\n"
+        "    ret\n"
         ".globl tm_stub_thread_entry\n.hidden tm_stub_thread_entry\n"
         "tm_stub_thread_entry:\n"
         "    push %rbx\n"
@@ -65,6 +109,7 @@ __asm__(".pushsection tm_stub,\"ax\",@progbits\n"
         ".popsection\n");
 
 void tm_stub_borrow(struct tm_stub_data *data);
+void tm_stub_create(struct tm_stub_data *data);
 void tm_stub_thread(struct tm_stub_data *data);
 
 STUB_INLINE long raw_syscall(long number, long a, long b, long c, long d)
@@ -108,9 +153,28 @@ STUB_INLINE void park(struct tm_stub_data *data)
         ;
 }
 
-/* On the borrowed thread. Static TLS lies on the new thread's stack: where that is large, the
+/* See struct tm_stub_gil. The interpreter's functions are called as the thread would call them
+ * itself when its system call returns and the next one begins. */
+STUB_INLINE void make_gil(const struct tm_stub_gil *gil)
+{
+    int (*is_made)(void) = (void *)gil->fn_is_made;
+    void *(*this_state)(void) = (void *)gil->fn_this_state;
+    void (*restore)(void *) = (void *)gil->fn_restore;
+    void (*make)(void) = (void *)gil->fn_make;
+    void *(*save)(void) = (void *)gil->fn_save;
+    if (is_made() || *(void *volatile *)gil->current_state_addr != NULL)
+        return;
+    void *state = this_state();
+    if (state == NULL)
+        return;
+    restore(state);
+    make();
+    save();
+}
+
+/* What pthread_create said. Static TLS lies on the new thread's stack: where that is large, the
  * small stack is refused and a larger one, then the default, is tried. */
-STUB void tm_stub_borrow(struct tm_stub_data *data)
+STUB_INLINE int create_thread(struct tm_stub_data *data)
 {
     int (*create)(void *, void *, void *, void *) = (void *)data->fn_pthread_create;
     int (*attr_init)(void *) = (void *)data->fn_attr_init;
@@ -127,8 +191,35 @@ STUB void tm_stub_borrow(struct tm_stub_data *data)
             break;
         rc = bytes < 16 * data->stack_bytes ? 0 : rc;
     }
+    return rc;
+}
+
+/* On the borrowed thread. */
+STUB void tm_stub_borrow(struct tm_stub_data *data)
+{
+    int *(*errno_location)(void) = (void *)data->fn_errno_location;
+    int *errno_at = errno_location(), saved_errno = *errno_at;
+    if (data->gil.fn_is_made != 0)
+        make_gil(&data->gil);
+    int rc = create_thread(data);
+    *errno_at = saved_errno;
     data->create_error = rc;
     park(data);
+}
+
+/* On a thread that has landed. The new thread must not be born with signals let in: one of the
+ * program's handlers would run there. */
+STUB void tm_stub_create(struct tm_stub_data *data)
+{
+    int *(*errno_location)(void) = (void *)data->fn_errno_location;
+    int *errno_at = errno_location(), saved_errno = *errno_at;
+    uint64_t all = ~0ull, old = 0;
+    raw_syscall(SYS_rt_sigprocmask, 2 /* SIG_SETMASK */, (long)&all, (long)&old, 8);
+    int rc = create_thread(data);
+    raw_syscall(SYS_rt_sigprocmask, 2 /* SIG_SETMASK */, (long)&old, 0, 8);
+    *errno_at = saved_errno;
+    data->create_error = rc;
+    atomic_store_explicit(&data->parked, 1, memory_order_release);
 }
 
 STUB_INLINE void fail(struct tm_stub_data *data, int error, const char *text)
@@ -165,10 +256,13 @@ STUB_INLINE int receive_payload(struct tm_stub_data *data)
         fail(data, TM_BOOT_E_RESOURCE, NULL);
         return -1;
     }
-    for (uint32_t i = 0; i < 2 * data->payload_wait_ms && !is_abandoned(data); i++) {
+    /* Often at first, and then seldom: on a busy machine each sleep is longer than it was to be. */
+    for (uint32_t waited_us = 0; waited_us < 1000 * data->payload_wait_ms && !is_abandoned(data);) {
         if (atomic_load_explicit(&data->payload_ready, memory_order_acquire) != 0)
             return (int)fd;
-        sleep_ns(data, 500000);
+        uint32_t step_us = waited_us < 200000 ? 500 : 20000;
+        sleep_ns(data, (long)step_us * 1000);
+        waited_us += step_us;
     }
     raw_syscall(SYS_close, fd, 0, 0, 0);
     fail(data, TM_BOOT_E_RESOURCE, NULL);

@@ -13,6 +13,7 @@
 #include <time.h>
 
 #define NS_PER_S 1000000000ull
+#define MAX_PENDING 32
 #define EVENT_OF(status) ((unsigned)(status) >> 16)
 
 void tm_tracee_init_process(void)
@@ -86,11 +87,8 @@ int tm_tracee_continue(struct tm_tracee *tracee, int signal)
     return ptrace(PTRACE_CONT, tracee->tid, NULL, (void *)(long)signal) != 0 ? -errno : 0;
 }
 
-enum tm_stop tm_tracee_interrupt(struct tm_tracee *tracee, uint64_t deadline_ns)
+enum tm_stop tm_tracee_wait_for_event(struct tm_tracee *tracee, uint64_t deadline_ns)
 {
-    tracee->interrupted_ns = tm_tracee_now_ns();
-    if (ptrace(PTRACE_INTERRUPT, tracee->tid, NULL, NULL) != 0)
-        return TM_STOP_GONE;
     for (;;) {
         enum tm_stop stop = tm_tracee_wait(tracee, deadline_ns);
         if (stop != TM_STOP_SIGNAL && stop != TM_STOP_SYSCALL)
@@ -101,24 +99,50 @@ enum tm_stop tm_tracee_interrupt(struct tm_tracee *tracee, uint64_t deadline_ns)
     }
 }
 
+enum tm_stop tm_tracee_interrupt(struct tm_tracee *tracee, uint64_t deadline_ns)
+{
+    tracee->interrupted_ns = tm_tracee_now_ns();
+    if (ptrace(PTRACE_INTERRUPT, tracee->tid, NULL, NULL) != 0)
+        return TM_STOP_GONE;
+    return tm_tracee_wait_for_event(tracee, deadline_ns);
+}
+
 enum tm_stop tm_tracee_to_event_stop(struct tm_tracee *tracee, uint64_t deadline_ns)
 {
     /* Asked for while it is stopped, the event stop comes before the next instruction. */
     if (ptrace(PTRACE_INTERRUPT, tracee->tid, NULL, NULL) != 0 ||
         tm_tracee_continue(tracee, 0) != 0)
         return TM_STOP_GONE;
-    enum tm_stop stop = TM_STOP_NONE;
-    while (stop != TM_STOP_EVENT) {
-        stop = tm_tracee_wait(tracee, deadline_ns);
-        if (stop == TM_STOP_NONE || stop == TM_STOP_GONE)
-            return stop;
-        if (stop == TM_STOP_SYSCALL || stop == TM_STOP_SIGNAL) {
-            int signal = stop == TM_STOP_SIGNAL ? tracee->signal : 0;
-            if (tm_tracee_continue(tracee, signal) != 0)
-                return TM_STOP_GONE;
-        }
+    return tm_tracee_wait_for_event(tracee, deadline_ns);
+}
+
+unsigned tm_tracee_pending_traps(const struct tm_tracee *tracee)
+{
+    struct __ptrace_peeksiginfo_args args = {.off = 0, .flags = 0, .nr = MAX_PENDING};
+    siginfo_t infos[MAX_PENDING];
+    unsigned count = 0;
+    long n = ptrace(PTRACE_PEEKSIGINFO, tracee->tid, &args, infos);
+    for (long i = 0; i < n; i++) {
+        /* Above 0: by the kernel, for a step or a breakpoint. */
+        if (infos[i].si_signo == SIGTRAP && infos[i].si_code > 0)
+            count++;
     }
-    return stop;
+    return count;
+}
+
+void tm_tracee_swallow_traps(struct tm_tracee *tracee, unsigned keep_count, uint64_t deadline_ns)
+{
+    uint64_t mask = 0;
+    if (tm_tracee_pending_traps(tracee) <= keep_count ||
+        ptrace(PTRACE_GETSIGMASK, tracee->tid, (void *)sizeof(mask), &mask) != 0)
+        return;
+    /* With all others blocked, the next stop is for this one, before the next instruction. */
+    uint64_t others = ~(1ull << (SIGTRAP - 1));
+    ptrace(PTRACE_SETSIGMASK, tracee->tid, (void *)sizeof(others), &others);
+    while (tm_tracee_pending_traps(tracee) > keep_count && tm_tracee_continue(tracee, 0) == 0 &&
+           tm_tracee_wait(tracee, deadline_ns) == TM_STOP_SIGNAL)
+        ;
+    ptrace(PTRACE_SETSIGMASK, tracee->tid, (void *)sizeof(mask), &mask);
 }
 
 void tm_tracee_detach(struct tm_tracee *tracee)

@@ -17,6 +17,7 @@ enum tm_stop {
 struct tm_tracee {
     pid_t tid;
     int signal;              /* of TM_STOP_SIGNAL */
+    unsigned traps_count;    /* tm_tracee_pending_traps when it had stopped */
     uint64_t interrupted_ns; /* CLOCK_MONOTONIC of the request to stop */
 };
 
@@ -30,6 +31,8 @@ int tm_tracee_seize(struct tm_tracee *tracee, pid_t tid);
 /* Asks for a stop and waits for it; signals that come first are passed on. STOP_EVENT, _GONE, or
  * _NONE where the thread did not stop in time: then only the worker's end lets go of it. */
 enum tm_stop tm_tracee_interrupt(struct tm_tracee *tracee, uint64_t deadline_ns);
+/* Goes on waiting for a stop that was asked for. */
+enum tm_stop tm_tracee_wait_for_event(struct tm_tracee *tracee, uint64_t deadline_ns);
 /* Waits for the next stop of any kind. */
 enum tm_stop tm_tracee_wait(struct tm_tracee *tracee, uint64_t deadline_ns);
 /* Goes on until the next system call stop (or any other). 0 or -errno. */
@@ -38,5 +41,10 @@ int tm_tracee_continue(struct tm_tracee *tracee, int signal);
 /* From any stop to an event stop at the next possible moment, without executing an instruction of
  * the program where the thread is stopped in the kernel. Signals on the way are kept for later. */
 enum tm_stop tm_tracee_to_event_stop(struct tm_tracee *tracee, uint64_t deadline_ns);
+/* SIGTRAPs of the kernel's own that wait for the stopped thread. Nothing here makes one; one that
+ * is left over would end the program. So they are counted when the thread has stopped, and what has
+ * come on top is dropped before it goes. The thread is in an event or signal stop. */
+unsigned tm_tracee_pending_traps(const struct tm_tracee *tracee);
+void tm_tracee_swallow_traps(struct tm_tracee *tracee, unsigned keep_count, uint64_t deadline_ns);
 /* Lets a stopped thread go. A group stop goes on. */
 void tm_tracee_detach(struct tm_tracee *tracee);

@@ -21,7 +21,7 @@ struct unwind_module {
     const struct tm_module *module;
     Dwarf_CFI *cfi;
     enum tm_frame_kind kind;
-    tm_symbols *functions; /* of TM_FRAME_LIBC only */
+    tm_symbols *functions; /* of TM_FRAME_LIBC and TM_FRAME_MALLOC only */
 };
 
 /* How to find one register of the caller, as libdw gives it. */
@@ -100,7 +100,7 @@ tm_unwinder *tm_unwinder_new(tm_modules *modules, const struct tm_inject_libc *l
             continue;
         self->items[i].cfi = dwarf_getcfi_elf(module->elf->elf);
         self->items[i].kind = kind_of(modules, module, libc, exe);
-        if (self->items[i].kind == TM_FRAME_LIBC)
+        if (self->items[i].kind == TM_FRAME_LIBC || self->items[i].kind == TM_FRAME_MALLOC)
             self->items[i].functions = tm_elf_functions(module->elf);
     }
     return self;
@@ -375,6 +375,7 @@ bool tm_unwinder_walk(tm_unwinder *unwinder, const uint64_t start_regs[TM_ARCH_D
         if (rules->frame == NULL && !exact_pc)
             rules = get_rules(unwinder, module, pc);
         struct tm_frame frame = {.pc = pc,
+                                 .sp = regs[TM_ARCH_DWARF_SP],
                                  .module = module->module,
                                  .kind = module->kind,
                                  .is_signal = rules->is_signal,

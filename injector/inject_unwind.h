@@ -20,6 +20,7 @@ enum tm_frame_kind {
 
 struct tm_frame {
     uint64_t pc; /* a return address, but for the first and those after a signal frame */
+    uint64_t sp; /* a caller's: behind the return address that was popped */
     const struct tm_module *module;
     enum tm_frame_kind kind;
     bool is_signal; /* the kernel's frame of a signal handler */
@@ -38,8 +39,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(tm_unwinder, tm_unwinder_free)
  * walk came to the end of the stack; else frames has what could be walked. */
 bool tm_unwinder_walk(tm_unwinder *unwinder, const uint64_t regs[TM_ARCH_DWARF_REGS],
                       GArray *frames);
-/* The functions of the libc module that holds addr, and addr as a value of its file; NULL where
- * it lies in no libc module. Borrowed. */
+/* The functions of the libc or allocator module that holds addr, and addr as a value of its file;
+ * NULL where it lies in no such module. Borrowed. */
 const tm_symbols *tm_unwinder_functions_at(const tm_unwinder *unwinder, uint64_t addr,
                                            uint64_t *ret_value);
 /* Reads the target's memory through the walker's cache. */

@@ -24,10 +24,14 @@
 
 #define NS_PER_MS 1000000ull
 #define STOP_BOUND_NS (300 * NS_PER_MS) /* for one thread to stop */
-#define CALL_BOUND_NS (2000 * NS_PER_MS)
+#define STOP_BOUND_BUSY 100u            /* times that, while it is ready and gets no processor */
+#define CALL_BOUND_NS (10000 * NS_PER_MS)
+#define LAND_BOUND_NS (1000 * NS_PER_MS) /* malloc is left within microseconds */
 #define MAX_WORKERS 8
 #define MAX_STUCK 8
-#define MIN_STOPS 16u
+#define MIN_STOPS 64u
+#define STEP_OUT_STOPS 16u /* stops without a safe point, after which a thread is caught */
+#define SEARCH_BUSY 10u    /* times the bound of the search, until there were so many */
 
 struct worker {
     const struct tm_work *work;
@@ -37,6 +41,8 @@ struct worker {
     int mem_fd;
     GArray *frames;
     uint64_t deadline_ns;
+    bool nothing_to_stop; /* no thread that could be tried when last looked */
+    bool step_out;        /* no more looking only: catch a thread on its way out of an allocator */
 };
 
 struct candidate {
@@ -72,7 +78,10 @@ static bool rank_thread(const struct worker *self, pid_t tid, struct candidate *
     switch (tm_process_thread_state(self->work->pid, tid)) {
     case 'S': {
         long number = sleeping_in(self->work->pid, tid);
-        ret->rank = number < 0 ? 1 : tm_arch_syscall_is_fragile(number) ? 3 : 0;
+        if (self->work->leader_first && tid == self->work->pid)
+            ret->rank = 0;
+        else
+            ret->rank = number < 0 ? 1 : tm_arch_syscall_is_fragile(number) ? 3 : 0;
         return true;
     }
     case 'R':
@@ -172,20 +181,87 @@ static enum tm_work_result call_result(struct worker *self, const struct tm_call
     }
 }
 
+static struct tm_call make_call(const struct worker *self, const struct user_regs_struct *regs)
+{
+    const struct tm_map *stack = tm_maps_find(self->work->modules->maps, regs->rsp);
+    return (struct tm_call){.pid = self->work->modules->pid,
+                            .mem_fd = self->mem_fd,
+                            .libc = self->work->libc,
+                            .data = self->work->data,
+                            .keep_syscall = self->work->keep_syscall,
+                            .stack_grows = stack != NULL && strcmp(stack->path, "[stack]") == 0,
+                            .deadline_ns = tm_tracee_now_ns() + CALL_BOUND_NS};
+}
+
 static enum tm_work_result borrow(struct worker *self, struct tm_tracee *tracee,
                                   const struct user_regs_struct *regs)
 {
-    const struct tm_map *stack = tm_maps_find(self->work->modules->maps, regs->rsp);
-    struct tm_call call = {.pid = self->work->pid,
-                           .mem_fd = self->mem_fd,
-                           .libc = self->work->libc,
-                           .data = self->work->data,
-                           .keep_syscall = self->work->keep_syscall,
-                           .stack_grows = stack != NULL && strcmp(stack->path, "[stack]") == 0,
-                           .deadline_ns = tm_tracee_now_ns() + CALL_BOUND_NS};
+    struct tm_call call = make_call(self, regs);
     self->report->tid = tracee->tid;
     enum tm_call_result result = tm_call_create_thread(&call, tracee);
     return call_result(self, &call, result);
+}
+
+/* A thread that sleeps uninterruptibly may stop in years. One that is ready to run stops as soon as
+ * it gets a processor, and is not held up meanwhile. */
+static enum tm_stop stop_thread(struct worker *self, struct tm_tracee *tracee)
+{
+    enum tm_stop stop = tm_tracee_interrupt(tracee, tm_tracee_now_ns() + STOP_BOUND_NS);
+    for (unsigned i = 1; i < STOP_BOUND_BUSY && stop == TM_STOP_NONE &&
+                         tm_process_thread_state(self->work->pid, tracee->tid) == 'R';
+         i++)
+        stop = tm_tracee_wait_for_event(tracee, tm_tracee_now_ns() + STOP_BOUND_NS);
+    if (stop == TM_STOP_EVENT)
+        tracee->traps_count = tm_tracee_pending_traps(tracee);
+    return stop;
+}
+
+static void let_go(struct worker *self, struct tm_tracee *tracee, uint64_t waited_before_ns)
+{
+    tm_tracee_swallow_traps(tracee, tracee->traps_count, tm_tracee_now_ns() + STOP_BOUND_NS);
+    tm_tracee_detach(tracee);
+    count_stop(self, tracee, waited_before_ns);
+    tm_step(TM_STEP_DETACHED, self->work->pid);
+}
+
+/* The thread, stopped inside an allocator, is let go in here. */
+static enum tm_work_result step_out(struct worker *self, struct tm_tracee *tracee,
+                                    const struct user_regs_struct *regs, uint64_t waited_before_ns)
+{
+    struct tm_call call = make_call(self, regs);
+    struct tm_process thread;
+    /* A shadow stack (Linux 6.6) knows the return address, too. */
+    if (!tm_process_read(tracee->tid, &thread, NULL) || thread.shadow_stack ||
+        !tm_landing_find(self->work->unwinder, self->frames, &call.landing)) {
+        let_go(self, tracee, waited_before_ns);
+        return TM_WORK_NO_SAFE_POINT;
+    }
+    call.ns_tid = thread.ns_tid;
+    self->report->tid = tracee->tid;
+    enum tm_call_result result = tm_call_hook_return(&call, tracee);
+    let_go(self, tracee, waited_before_ns);
+    if (result != TM_CALL_DONE)
+        return call_result(self, &call, result);
+    call.deadline_ns = tm_tracee_now_ns() + LAND_BOUND_NS;
+    result = tm_call_wait_landed(&call);
+    for (int i = 0; i < 10 && result == TM_CALL_STUCK; i++) {
+        if (tm_tracee_seize(tracee, tracee->tid) != 0 || stop_thread(self, tracee) != TM_STOP_EVENT)
+            break;
+        result = tm_call_unhook_return(&call, tracee);
+        let_go(self, tracee, waited_before_ns);
+        call.deadline_ns = tm_tracee_now_ns() + LAND_BOUND_NS;
+        if (result == TM_CALL_STUCK)
+            result = tm_call_wait_landed(&call);
+    }
+    return call_result(self, &call, result);
+}
+
+/* Whether pid still is the process that was looked at. A thread that is seized keeps its number. */
+static bool is_the_same(const struct worker *self)
+{
+    struct tm_process process;
+    return tm_process_read(self->work->pid, &process, NULL) &&
+           process.start_ticks == self->work->start_ticks;
 }
 
 /* TM_WORK_NO_SAFE_POINT: this thread is none, on to the next. */
@@ -204,9 +280,11 @@ static enum tm_work_result try_thread(struct worker *self, pid_t tid)
     }
     if (rc != 0)
         return TM_WORK_NO_SAFE_POINT;
+    if (!is_the_same(self))
+        return TM_WORK_GONE;
     tm_step(TM_STEP_SEIZED, self->work->pid);
     uint64_t waited_before_ns = waited_ns(tid);
-    enum tm_stop stop = tm_tracee_interrupt(&tracee, tm_tracee_now_ns() + STOP_BOUND_NS);
+    enum tm_stop stop = stop_thread(self, &tracee);
     if (stop == TM_STOP_NONE) {
         self->report->tid = tid;
         return TM_WORK_STUCK_THREAD;
@@ -216,7 +294,9 @@ static enum tm_work_result try_thread(struct worker *self, pid_t tid)
     tm_step(TM_STEP_STOPPED, self->work->pid);
     enum tm_work_result result = TM_WORK_NO_SAFE_POINT;
     struct user_regs_struct regs;
-    if (tm_arch_get_regs(tid, &regs) == 0) {
+    if (tm_arch_get_regs(tid, &regs) == 0 &&
+        (!tm_arch_restart_fragile(&regs, self->work->restart) ||
+         tm_arch_set_regs(tid, &regs) == 0)) {
         enum tm_verdict verdict = judge(self, &regs);
         self->report->verdicts[verdict]++;
         long number = -1;
@@ -224,13 +304,13 @@ static enum tm_work_result try_thread(struct worker *self, pid_t tid)
             !tm_seccomp_allows(tid, &number)) {
             self->report->error_number = (int)number;
             result = TM_WORK_SECCOMP;
-        } else if (verdict == TM_VERDICT_SAFE) {
+        } else if (verdict == TM_VERDICT_SAFE && !self->work->step_out_only) {
             result = borrow(self, &tracee, &regs);
+        } else if ((verdict == TM_VERDICT_LIBC || verdict == TM_VERDICT_MALLOC) && self->step_out) {
+            return step_out(self, &tracee, &regs, waited_before_ns);
         }
     }
-    tm_tracee_detach(&tracee);
-    count_stop(self, &tracee, waited_before_ns);
-    tm_step(TM_STEP_DETACHED, self->work->pid);
+    let_go(self, &tracee, waited_before_ns);
     return result;
 }
 
@@ -245,28 +325,45 @@ static void pause_with_jitter(void)
 static bool is_over(const struct worker *self)
 {
     uint64_t now_ns = tm_tracee_now_ns();
-    return now_ns >= self->deadline_ns + 2 * self->work->search_ns ||
-           (now_ns >= self->deadline_ns && self->report->stops >= MIN_STOPS);
+    bool enough = self->report->stops >= MIN_STOPS || self->nothing_to_stop;
+    return now_ns >= self->deadline_ns + (SEARCH_BUSY - 1) * self->work->search_ns ||
+           (now_ns >= self->deadline_ns && enough);
+}
+
+/* Whether to look on. A program that does little but allocate is not stopped for long again and
+ * again: soon a thread is caught on its way out. Not under seccomp filters, where that would make
+ * system calls of its own. */
+static bool go_on(struct worker *self)
+{
+    bool over = is_over(self);
+    if (!self->step_out && !self->work->keep_syscall &&
+        (over || self->report->stops >= STEP_OUT_STOPS)) {
+        self->step_out = true;
+        self->deadline_ns = MAX(self->deadline_ns, tm_tracee_now_ns() + self->work->search_ns);
+        return true;
+    }
+    return !over;
 }
 
 static enum tm_work_result search(struct worker *self)
 {
+    self->step_out = self->work->step_out_only;
     do {
         g_autoptr(GArray) candidates = list_candidates(self);
+        self->nothing_to_stop = candidates->len == 0;
         for (unsigned i = 0; i < candidates->len; i++) {
             enum tm_work_result result =
                 try_thread(self, g_array_index(candidates, struct candidate, i).tid);
             if (result != TM_WORK_NO_SAFE_POINT)
                 return result;
-            if (is_over(self))
+            if (!go_on(self))
                 break;
         }
         struct tm_process process;
-        if (!tm_process_read(self->work->pid, &process, NULL) || process.state == 'Z' ||
-            process.state == 'X')
+        if (!tm_process_read(self->work->pid, &process, NULL) || tm_process_has_ended(&process))
             return TM_WORK_GONE;
         pause_with_jitter();
-    } while (!is_over(self));
+    } while (go_on(self));
     return TM_WORK_NO_SAFE_POINT;
 }
 
@@ -316,7 +413,7 @@ static bool start_worker(struct worker *self, GError **error)
 bool tm_inject_work(const struct tm_work *work, struct tm_work_report *ret, GError **error)
 {
     struct worker self = {.work = work};
-    self.mem_fd = tm_memory_open(work->pid);
+    self.mem_fd = tm_memory_open(work->modules->pid);
     self.report =
         mmap(NULL, sizeof(*self.report), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (self.report == MAP_FAILED || self.mem_fd < 0) {

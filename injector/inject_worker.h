@@ -42,11 +42,15 @@ struct tm_work_report {
 
 struct tm_work {
     pid_t pid;
+    uint64_t start_ticks; /* of the process that was looked at */
     tm_modules *modules;
     const struct tm_inject_libc *libc;
     tm_unwinder *unwinder;
     const struct tm_stub_data *data;
     bool keep_syscall;
+    bool leader_first;  /* the main thread is the one that can make a GIL */
+    bool step_out_only; /* look for no safe point */
+    enum tm_arch_restart restart;
     uint64_t search_ns;
 };
 

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include "injector/payload_file.h"
 
+#include <stdint.h>
+#include <stdlib.h>
+#include <sys/auxv.h>
 #include <unistd.h>
 
 #include "injector/inject.h"
@@ -14,6 +17,10 @@ GBytes *tm_payload_file_read(GError **error)
 {
     const char *given = g_getenv("TM_PAYLOAD");
     g_autofree char *exe = g_file_read_link("/proc/self/exe", NULL);
+
+    /* Without /proc: the name that it was called by. */
+    if (!exe)
+        exe = realpath((const char *)(uintptr_t)getauxval(AT_EXECFN), NULL);
 
     if (given && *given)
         return tm_inject_read_payload(given, error);

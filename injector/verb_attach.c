@@ -11,6 +11,7 @@
 #include "injector/payload_file.h"
 #include "inspect/memory.h"
 #include "inspect/payload.h"
+#include "inspect/process.h"
 
 #define DEFAULT_TEMPLATE "tracemalloc-$pid-$counter.tms"
 /* Enabling takes the GIL, which an extension may hold for long. */
@@ -90,7 +91,7 @@ static tm_client *inject(pid_t pid, struct tm_inject_result *ret, GError **error
 
     if (!payload || !tm_inject(&request, ret, error))
         return NULL;
-    if (!tm_memory_read(pid, ret->state_addr, &state, sizeof(state), error)) {
+    if (!tm_memory_read(tm_process_living(pid), ret->state_addr, &state, sizeof(state), error)) {
         g_prefix_error(error, "%d: ", (int)pid);
         return NULL;
     }

@@ -12,6 +12,7 @@
 
 #include "inspect/error.h"
 #include "inspect/memory.h"
+#include "inspect/process.h"
 
 #define VDSO_NAME "[vdso]"
 
@@ -30,6 +31,7 @@ static bool continues(const struct tm_module *module, const struct tm_map *map)
 
 tm_modules *tm_modules_read(pid_t pid, GError **error)
 {
+    pid = tm_process_living(pid);
     tm_maps *maps = tm_maps_read(pid, error);
     if (maps == NULL)
         return NULL;

@@ -26,7 +26,7 @@ struct tm_module {
 typedef tm_elf *(*tm_module_opener)(void *arg, const struct tm_module *module, GError **error);
 
 typedef struct tm_modules {
-    pid_t pid;               /* 0: not of a live process */
+    pid_t pid;               /* 0: not of a live process; tm_process_living of it else */
     tm_module_opener opener; /* NULL: through /proc/PID */
     void *opener_arg;
     tm_maps *maps;

@@ -62,9 +62,9 @@ static void parse_ids(const char *text, const char *key, uint32_t ids[4])
         memset(ids, 0xff, 4 * sizeof(ids[0]));
 }
 
-static pid_t last_ns_pid(const char *text, pid_t pid)
+static pid_t last_ns_pid(const char *text, const char *key, pid_t pid)
 {
-    const char *value = field(text, "NSpid");
+    const char *value = field(text, key);
     if (value == NULL)
         return pid;
     pid_t last = pid;
@@ -97,10 +97,15 @@ static bool read_stat(pid_t pid, struct tm_process *ret, GError **error)
     }
     const char *rest = stat_after_name(text);
     unsigned flags = 0;
-    if (rest == NULL || sscanf(rest, "%c %*d %*d %*d %*d %*d %u", &ret->state, &flags) != 2) {
+    unsigned long long start = 0;
+    if (rest == NULL ||
+        sscanf(rest,
+               "%c %*d %*d %*d %*d %*d %u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu",
+               &ret->state, &flags, &start) != 3) {
         g_set_error(error, TM_INSPECT_ERROR, TM_INSPECT_ERROR_FORMAT, "%s is not understood", path);
         return false;
     }
+    ret->start_ticks = start;
     ret->kernel_thread = (flags & PF_KTHREAD) != 0;
     return true;
 }
@@ -120,8 +125,11 @@ bool tm_process_read(pid_t pid, struct tm_process *ret, GError **error)
     sscanf(text, "Name:\t%63[^\n]", self.name);
     self.tgid = (pid_t)field_long(text, "Tgid", pid);
     self.tracer_pid = (pid_t)field_long(text, "TracerPid", 0);
-    self.ns_pid = last_ns_pid(text, pid);
+    self.ns_pid = last_ns_pid(text, "NStgid", pid);
+    self.ns_tid = last_ns_pid(text, "NSpid", pid);
     self.seccomp = (int)field_long(text, "Seccomp", 0);
+    const char *features = field(text, "x86_Thread_features");
+    self.shadow_stack = features != NULL && strncmp(features, "shstk", strlen("shstk")) == 0;
     self.threads = (int)field_long(text, "Threads", 0);
     self.cap_permitted = field_hex(text, "CapPrm");
     self.cap_effective = field_hex(text, "CapEff");
@@ -129,6 +137,11 @@ bool tm_process_read(pid_t pid, struct tm_process *ret, GError **error)
     parse_ids(text, "Gid", self.gids);
     *ret = self;
     return true;
+}
+
+bool tm_process_has_ended(const struct tm_process *process)
+{
+    return (process->state == 'Z' || process->state == 'X') && process->threads <= 1;
 }
 
 int tm_process_yama_scope(void)
@@ -157,6 +170,24 @@ char tm_process_thread_state(pid_t pid, pid_t tid)
         return 0;
     const char *rest = stat_after_name(text);
     return rest != NULL ? *rest : 0;
+}
+
+static bool has_ended(char state)
+{
+    return state == 0 || state == 'Z' || state == 'X';
+}
+
+pid_t tm_process_living(pid_t pid)
+{
+    if (!has_ended(tm_process_thread_state(pid, pid)))
+        return pid;
+    g_autoptr(GArray) tids = tm_process_threads(pid, NULL);
+    for (guint i = 0; tids != NULL && i < tids->len; i++) {
+        pid_t tid = g_array_index(tids, pid_t, i);
+        if (!has_ended(tm_process_thread_state(pid, tid)))
+            return tid;
+    }
+    return pid;
 }
 
 static int compare_tids(const void *left, const void *right)

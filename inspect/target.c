@@ -136,11 +136,11 @@ tm_target *tm_target_live(pid_t pid, GError **error)
         return NULL;
     tm_target *self = g_new0(tm_target, 1);
     self->ops = &live_ops;
-    self->data = GINT_TO_POINTER(pid);
+    self->data = GINT_TO_POINTER(modules->pid);
     self->name = g_strdup_printf("process %d", (int)pid);
     self->live = true;
     self->modules = modules;
-    read_facts(pid, &process, &self->facts);
+    read_facts(modules->pid, &process, &self->facts);
     /* Reading maps and reading memory are two permissions: say so now, and not at the first table
      * as if that were missing. */
     char byte;

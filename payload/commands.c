@@ -62,9 +62,9 @@ static void put_output(struct tm_msg_buf *out, const struct tm_agent *agent)
     if (tm_output_next_name(&agent->output, path, sizeof(path)))
         tm_msg_put(out, "next_file", path);
     if (agent->output.directory.fd < 0)
-        snprintf(link, sizeof(link), "/proc/self/cwd");
+        snprintf(link, sizeof(link), "/proc/thread-self/cwd");
     else
-        snprintf(link, sizeof(link), "/proc/self/fd/%d", agent->output.directory.fd);
+        snprintf(link, sizeof(link), "/proc/thread-self/fd/%d", agent->output.directory.fd);
     if (agent->output.directory.fd >= 0)
         tm_msg_put_i64(out, "directory_fd", agent->output.directory.fd);
     ssize_t n = readlink(link, path, sizeof(path) - 1);

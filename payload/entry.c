@@ -158,14 +158,14 @@ static void stay_mapped(void)
 }
 
 /*
- * The loader knows us as /proc/self/fd/N, which is another file for everyone who reads the list of
- * libraries from outside: gdb would open its own descriptor N, and wait for ever if that is a pipe.
- * So the name is overwritten, in the loader's own string, by one that no file has. It stays unique,
- * as the loader finds libraries by it.
+ * The loader knows us as /proc/thread-self/fd/N, which is another file for everyone who reads the
+ * list of libraries from outside: gdb would open its own descriptor N, and wait for ever if that is
+ * a pipe. So the name is overwritten, in the loader's own string, by one that no file has. It stays
+ * unique, as the loader finds libraries by it.
  */
 static void change_name(void)
 {
-    static const char old[] = "/proc/self/fd/";
+    static const char old[] = "/proc/thread-self/fd/";
     static const char digits[] = "0123456789abcdef";
     Dl_info info;
 
@@ -246,9 +246,8 @@ void tm_payload_start(struct tm_boot *boot)
     tm_agent_done(&agent);
     pthread_key_delete(exit_key);
     if (!up) {
-        /* The main thread may be on its way into our pending call, or out of it. */
-        if (tm_gil_call_is_queued())
-            stay_mapped();
+        /* The main thread may yet come to our pending call: nobody can take that back. */
+        tm_gil_wait_for_call();
         return;
     }
     atomic_store(&boot->phase, TM_BOOT_ENDED);

@@ -29,12 +29,19 @@ static struct watch watch;
 #define MAKE_POLL_NS 1000000
 #define FIRST_WITH_GIL_ALWAYS 0x03070000
 
+/* How long the main thread may take from the call's last word to its return: a few instructions,
+ * and whatever the scheduler puts between them. */
+#define CALL_RETURN_S 2
+
 static _Atomic bool call_queued;
+static _Atomic uint32_t call_done; /* a futex */
 
 static int make_on_main_thread(void *unused)
 {
     (void)unused;
     tm_py.PyEval_InitThreads();
+    atomic_store(&call_done, 1);
+    syscall(SYS_futex, &call_done, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
     return 0;
 }
 
@@ -66,9 +73,15 @@ int tm_gil_make(uint64_t timeout_ms)
     return 0;
 }
 
-bool tm_gil_call_is_queued(void)
+void tm_gil_wait_for_call(void)
 {
-    return atomic_load(&call_queued);
+    struct timespec pause_time = {.tv_sec = CALL_RETURN_S};
+
+    if (!atomic_load(&call_queued))
+        return;
+    while (!atomic_load(&call_done))
+        syscall(SYS_futex, &call_done, FUTEX_WAIT_PRIVATE, 0, NULL, NULL, 0);
+    nanosleep(&pause_time, NULL);
 }
 
 int tm_gil_take(int *ret_state)

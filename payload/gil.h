@@ -19,8 +19,9 @@
 int tm_gil_make(uint64_t timeout_ms);
 /* The same where a thread of Python's calls us: with it, or as the only one. */
 void tm_gil_make_here(void);
-/* True where the main thread may still call into the payload: it must stay mapped. */
-bool tm_gil_call_is_queued(void);
+/* After that: returns when the main thread has made the call after all and left it, which may be
+ * never. Before, the payload must not be unmapped. */
+void tm_gil_wait_for_call(void);
 
 /* 0 with *ret_state for tm_gil_drop, or -ENODEV where the interpreter is not up or goes down. Waits
  * as long as it takes. */

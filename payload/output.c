@@ -98,7 +98,7 @@ static int draft_link(struct draft *draft, int dir, const char *path)
 {
     char self[40];
 
-    snprintf(self, sizeof(self), "/proc/self/fd/%d", draft->fd);
+    snprintf(self, sizeof(self), "/proc/thread-self/fd/%d", draft->fd);
     return linkat(AT_FDCWD, self, dir, path, AT_SYMLINK_FOLLOW) ? -errno : 0;
 }
 

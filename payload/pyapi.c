@@ -13,11 +13,11 @@ struct tm_pyapi tm_py;
 
 /*
  * An embedding program may have loaded libpython with RTLD_LOCAL: then the global scope does not
- * show it, and its handle must be asked for by name. /proc/self/maps has the names.
+ * show it, and its handle must be asked for by name. /proc/thread-self/maps has the names.
  */
 static void *find_local_libpython(void)
 {
-    FILE *maps = fopen("/proc/self/maps", "re");
+    FILE *maps = fopen("/proc/thread-self/maps", "re");
     char line[4096 + 128];
     void *handle = NULL;
     while (maps != NULL && handle == NULL && fgets(line, sizeof(line), maps) != NULL) {

@@ -438,7 +438,7 @@ static uint64_t read_number(const char *text)
 static void write_process_facts(struct snapshot *s)
 {
     char text[2048];
-    ssize_t n_bytes = read_file("/proc/self/cmdline", text, sizeof(text));
+    ssize_t n_bytes = read_file("/proc/thread-self/cmdline", text, sizeof(text));
     for (ssize_t i = 0; i + 1 < n_bytes; i++)
         if (text[i] == '\0')
             text[i] = ' ';
@@ -500,7 +500,7 @@ static uint32_t collect_metrics(struct snapshot *s, struct metric ret[16])
     uint32_t n = 0;
     char text[256];
     uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
-    if (read_file("/proc/self/statm", text, sizeof(text)) > 0) {
+    if (read_file("/proc/thread-self/statm", text, sizeof(text)) > 0) {
         ret[n++] = (struct metric){"process_memory.rss", TMS_METRIC_SIZE, 0,
                                    (int64_t)(read_number(skip_fields(text, 1)) * page)};
         ret[n++] = (struct metric){"process_memory.vms", TMS_METRIC_SIZE, 0,
@@ -611,7 +611,7 @@ static int write_locked(int fd, const struct tm_snapshot_options *options,
     write_tables(&s);
     if (options->with_traces) {
         if (sysconf(_SC_PAGESIZE) == TM_MEM_PAGE_BYTES)
-            s.pagemap_fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+            s.pagemap_fd = open("/proc/thread-self/pagemap", O_RDONLY | O_CLOEXEC);
         tm_shadow_walk(scan_chunk, &s);
         if (s.pagemap_fd >= 0)
             close(s.pagemap_fd);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * tm-inject-test PID [--any] [--payload FILE] [--stay] [--search-ms N] [--boot-ms N]
+ * tm-inject-test PID [--any] [--payload FILE] [--stay] [--step-out] [--search-ms N] [--boot-ms N]
  *
  * Injects the toy payload, looks whether its heartbeat goes on, tells it to leave and waits until
  * it is gone. Prints "key=value" words on one line; exits with the status of the error.
@@ -15,19 +15,21 @@
 #include "injector/inject.h"
 #include "inspect/memory.h"
 #include "inspect/payload.h"
+#include "inspect/process.h"
 
 #ifndef TM_TOY_PAYLOAD
 #define TM_TOY_PAYLOAD "libtm-toy-payload.so"
 #endif
 
 static char *payload_path;
-static gboolean any, stay, check_only;
+static gboolean any, stay, check_only, step_out;
 static int search_ms, boot_ms;
 
 static const GOptionEntry entries[] = {
     {"any", 0, 0, G_OPTION_ARG_NONE, &any, "Take any program, not only Python", NULL},
     {"check", 0, 0, G_OPTION_ARG_NONE, &check_only, "Only look", NULL},
     {"stay", 0, 0, G_OPTION_ARG_NONE, &stay, "Leave the payload in", NULL},
+    {"step-out", 0, 0, G_OPTION_ARG_NONE, &step_out, "Out of an allocator only", NULL},
     {"payload", 0, 0, G_OPTION_ARG_FILENAME, &payload_path, "Another payload", "FILE"},
     {"search-ms", 0, 0, G_OPTION_ARG_INT, &search_ms, "Bound of the search", "N"},
     {"boot-ms", 0, 0, G_OPTION_ARG_INT, &boot_ms, "Bound of the start", "N"},
@@ -77,6 +79,8 @@ int main(int argc, char **argv)
     struct tm_inject_request request = {.pid = atoi(argv[1]),
                                         .search_ms = (uint32_t)search_ms,
                                         .boot_ms = (uint32_t)boot_ms,
+                                        .search = step_out ? TM_INJECT_SEARCH_STEP_OUT
+                                                           : TM_INJECT_SEARCH_AUTO,
                                         .want = any ? TM_INJECT_WANT_ANY : TM_INJECT_WANT_PYTHON};
     struct tm_inject_result result;
     g_autoptr(GBytes) payload =
@@ -92,10 +96,11 @@ int main(int argc, char **argv)
         printf("python=%s\n", result.python_version);
         return 0;
     }
-    bool beats = heart_beats(request.pid, result.state_addr);
+    pid_t living = tm_process_living(request.pid);
+    bool beats = heart_beats(living, result.state_addr);
     struct tm_payload found = {0};
     tm_inspect_find_payload(request.pid, NULL, &found, NULL);
-    bool gone = stay || leave(request.pid, &result);
+    bool gone = stay || leave(living, &result);
     printf("python=%s worst_us=%lu wait_us=%lu total_us=%lu stops=%u tid=%d beats=%d found=%d "
            "gone=%d\n",
            result.python_version, result.worst_stop_ns / 1000, result.worst_wait_ns / 1000,

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include <elf.h>
+#include <errno.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -7,6 +8,7 @@
 #include "injector/arch.h"
 #include "injector/errors.h"
 #include "injector/inject.h"
+#include "injector/inject_landing.h"
 #include "injector/inject_safe.h"
 #include "injector/inject_stub.h"
 
@@ -54,6 +56,37 @@ static void names(void)
         g_assert_false(tm_inject_name_is_safe(unsafe[i], -1));
     g_assert_false(tm_inject_name_is_safe("pthread_join", -1));
     g_assert_true(tm_inject_name_is_safe("pthread_join", SYS_futex));
+}
+
+static void allocator_names(void)
+{
+    static const char *const yes[] = {"malloc", "__libc_calloc", "__GI___libc_free",
+                                      "posix_memalign"};
+    static const char *const no[] = {"mallopt", "fork", "vfork", "_int_malloc", "strdup", ""};
+    for (size_t i = 0; i < G_N_ELEMENTS(yes); i++)
+        g_assert_true(tm_landing_name_is_allocator(yes[i]));
+    for (size_t i = 0; i < G_N_ELEMENTS(no); i++)
+        g_assert_false(tm_landing_name_is_allocator(no[i]));
+}
+
+/* Only what the stop has made of a call that waits for ever, or of any where that is asked for. */
+static void restart_calls(void)
+{
+    struct user_regs_struct regs = {.orig_rax = SYS_epoll_wait,
+                                    .rax = (unsigned long long)-EINTR,
+                                    .r10 = (unsigned long long)-1};
+    g_assert_true(tm_arch_restart_fragile(&regs, TM_ARCH_RESTART_ENDLESS));
+    g_assert_cmpint((long)regs.rax, ==, -514);
+    g_assert_false(tm_arch_restart_fragile(&regs, TM_ARCH_RESTART_ENDLESS));
+    regs.rax = (unsigned long long)-EINTR;
+    regs.r10 = 1000;
+    g_assert_false(tm_arch_restart_fragile(&regs, TM_ARCH_RESTART_ENDLESS));
+    g_assert_true(tm_arch_restart_fragile(&regs, TM_ARCH_RESTART_ALL));
+    regs.rax = (unsigned long long)-EINTR;
+    regs.orig_rax = SYS_read;
+    g_assert_false(tm_arch_restart_fragile(&regs, TM_ARCH_RESTART_ALL));
+    regs.orig_rax = (unsigned long long)-1;
+    g_assert_false(tm_arch_restart_fragile(&regs, TM_ARCH_RESTART_ALL));
 }
 
 /* The frame lies below the red zone, is aligned as the kernel asks, and makes an interrupted
@@ -137,6 +170,8 @@ int main(int argc, char **argv)
     g_test_add_func("/inject/errors/statuses", errors_have_statuses);
     g_test_add_func("/inject/arch/decode-calls", decode_calls);
     g_test_add_func("/inject/safe/names", names);
+    g_test_add_func("/inject/landing/names", allocator_names);
+    g_test_add_func("/inject/arch/restart-calls", restart_calls);
     g_test_add_func("/inject/arch/frames", frames);
     g_test_add_func("/inject/stub/fits", stub_fits);
     g_test_add_func("/inject/refusals", refusals);

@@ -35,8 +35,11 @@ static void churn_once(unsigned *seed)
     }
     for (int i = 0; i < 32; i += 2)
         blocks[i] = realloc(blocks[i], 8000);
-    for (int i = 0; i < 32; i++)
+    for (int i = 0; i < 32; i++) {
+        if (*(unsigned char *)blocks[i] != i)
+            abort();
         free(blocks[i]);
+    }
 }
 
 static void *churn(void *arg)

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: MIT
+"""Faults in the middle of an attach, and what many attaches leave behind."""
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+
+from robust.bench import BIN, STEPS, case, facts, run
+from victim import capture, read_status, wait_until
+
+
+def at_every_step(name, what, check, **env):
+    @case("in the middle", name)
+    def steps(b):
+        for step in STEPS:
+            check(b, step, what, env)
+        return "unharmed"
+
+
+def signalled(b, step, what, env):
+    victim = b.start("blocked.py", "event")
+    b.inject(victim.pid, TM_DEBUG_STEP="%s:%s" % (step, what), **env)
+    victim.assert_advances()
+    wait_until(lambda: facts(victim.pid)["SigBlk"] == "0", "the thread to be home", 10)
+    assert read_status(victim.pid)["TracerPid"] == "0", step
+    again = b.inject(victim.pid)
+    assert again["status"] == 0 or again["error"] == "already-attached", (step, again)
+    victim.assert_advances()
+    victim.end()
+
+
+def execs(b, step, what, env):
+    victim = b.native(os.path.join(BIN, "tm-victim-execs"))
+    b.inject(victim.pid, "--any", "--boot-ms", "1500", TM_DEBUG_STEP="%s:%s" % (step, what), **env)
+    assert victim.stdout.readline() == b"ready\n", (step, victim.poll())
+    b.must_inject(victim.pid, "--any")
+    assert victim.poll() is None and read_status(victim.pid)["TracerPid"] == "0"
+    victim.kill()
+
+
+def killed(b, step, what, env):
+    victim = b.start("blocked.py", "event")
+    words = b.inject(victim.pid, "--boot-ms", "2000", TM_DEBUG_STEP="%s:%s" % (step, what), **env)
+    assert words["status"] != 0, (step, words)
+    assert victim.process.wait(10) == -signal.SIGKILL
+
+
+at_every_step("the worker or tm-attach killed at every step", "die", signalled)
+at_every_step("both killed at every step", "exit", signalled)
+at_every_step("SIGINT to tm-attach at every step", "int", signalled)
+at_every_step("SIGTERM to tm-attach at every step", "term", signalled)
+at_every_step("the injector stopped at every step", "stop", signalled,
+              TM_DEBUG_STOP_MS=os.environ.get("TM_TEST_STOP_MS", "400"))
+at_every_step("the target killed at every step", "kill", killed)
+at_every_step("the target calls exec at every step", "usr1", execs)
+
+
+@case("over time", "cycles of attach and detach leak nothing", True)
+def cycles(b):
+    victim = b.start("blocked.py", "event")
+    b.cycle(victim.pid)
+    wait_until(lambda: len(os.listdir("/proc/%d/task" % victim.pid)) == 2, "the agent's end")
+    before = capture(victim.pid)
+    maps = len(open("/proc/%d/maps" % victim.pid).readlines())
+    for _ in range(int(os.environ.get("TM_TEST_CYCLES", "8"))):
+        b.cycle(victim.pid)
+    victim.assert_advances()
+    wait_until(lambda: len(os.listdir("/proc/%d/task" % victim.pid)) == 2, "the agent's end")
+    victim.assert_facts(before)
+    after = len(open("/proc/%d/maps" % victim.pid).readlines())
+    assert after <= maps + 4, (maps, after)
+    return "nothing left behind"
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@case("over time", "gunicorn, 4 workers under requests: attach, two snapshots, detach")
+def gunicorn(b):
+    import http.client
+    b.need("gunicorn")
+    with open(os.path.join(b.folder, "app.py"), "w") as file:
+        file.write("kept = []\n"
+                   "def app(environ, start_response):\n"
+                   "    kept.append([environ['PATH_INFO'] * 3 for _ in range(20)])\n"
+                   "    del kept[:-200]\n"
+                   "    start_response('200 OK', [('Content-Type', 'text/plain')])\n"
+                   "    return [b'hello ' + environ['PATH_INFO'].encode()]\n")
+    port = free_port()
+    server = subprocess.Popen(
+        ["gunicorn", "-w", "4", "-b", "127.0.0.1:%d" % port, "--timeout", "120", "app:app"],
+        cwd=b.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    b.undo.append(lambda: (server.terminate(), server.wait(30)))
+    done, failed, served = threading.Event(), [], [0]
+
+    def request(number):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        connection.request("GET", "/%d" % number)
+        answer = connection.getresponse()
+        body = answer.read()
+        connection.close()
+        assert answer.status == 200 and body == b"hello /%d" % number, (answer.status, body)
+
+    def is_up():
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            request(0)
+            return len(run(["pgrep", "-P", server.pid]).out.split()) == 4
+    wait_until(is_up, "gunicorn")
+    workers = run(["pgrep", "-P", server.pid]).out.split()
+
+    def load():
+        while not done.is_set():
+            try:
+                request(served[0])
+                served[0] += 1
+            except Exception as error:  # any failure at all is one too many
+                failed.append(repr(error))
+    clients = [threading.Thread(target=load) for _ in range(4)]
+    for client in clients:
+        client.start()
+    try:
+        result = b.attach("--delay", 0, "--memory-threshold", 0, "--children", server.pid)
+        assert result.status == 0 and result.out.count("\n") == 5, result
+        for _ in range(2):
+            mark = served[0]
+            wait_until(lambda: served[0] > mark + 50, "requests")
+            assert b.attach("--snapshot", *workers).status == 0
+        result = b.attach("--detach", server.pid, *workers)
+        assert result.status == 0, result
+        mark = served[0]
+        wait_until(lambda: served[0] > mark + 50, "requests")
+    finally:
+        done.set()
+        for client in clients:
+            client.join()
+    assert not failed, failed[:3]
+    assert run(["pgrep", "-P", server.pid]).out.split() == workers
+    return "%d requests, none failed" % (served[0] if "--exact" in sys.argv else served[0] // 100 * 100)

@@ -144,11 +144,13 @@ static void append_header(GString *out, const Leaks *leaks)
 
     tm_text_append_styled(out, leaks->options->color, TM_STYLE_BOLD, now);
     g_string_append_printf(out,
-                           ": %u leaks per %s (%u snapshots over %" PRIu64 ":%02u:%02u, "
+                           ": %u leak%s per %s\n"
+                           "(%u snapshots over %" PRIu64 ":%02u:%02u, "
                            "%u more treated as warm-up)\n",
-                           leaks->leaks->len, tm_render_noun(leaks->options->by),
-                           series->n - leaks->warm_up, seconds / 3600, (guint)(seconds / 60 % 60),
-                           (guint)(seconds % 60), leaks->warm_up);
+                           leaks->leaks->len, leaks->leaks->len == 1 ? "" : "s",
+                           tm_render_noun(leaks->options->by), series->n - leaks->warm_up,
+                           seconds / 3600, (guint)(seconds / 60 % 60), (guint)(seconds % 60),
+                           leaks->warm_up);
 }
 
 static void append_leak(GString *out, const Leaks *leaks, guint rank)
@@ -167,13 +169,13 @@ static void append_leak(GString *out, const Leaks *leaks, guint rank)
     tm_text_append_styled(out, options->color, TM_STYLE_BOLD_YELLOW, rate);
     tm_size_format((gint64)leak->row->bytes[last], TM_SIZE_PLAIN, size);
     tm_size_format(leak->growth, TM_SIZE_SIGNED, growth);
-    g_string_append_printf(out,
-                           "/hour, size=%s (%s), count=%" PRIu64 " (%+" PRId64
-                           "), grew in %u of %u intervals, confidence%s%.0f %%\n",
-                           size, growth, leak->row->count[last], leak->count_growth,
-                           leak->trend.rises, leak->trend.intervals,
+    g_string_append_printf(out, "/hour, confidence%s%.0f %%\n",
                            /* Rounding must not make a certainty of it. */
                            percent > 99 ? ">" : "=", MIN(percent, 99));
+    g_string_append_printf(
+        out, "    size=%s (%s), count=%" PRIu64 " (%+" PRId64 "), grew in %u of %u intervals\n",
+        size, growth, leak->row->count[last], leak->count_growth, leak->trend.rises,
+        leak->trend.intervals);
     if (leak->ages) {
         g_autofree char *ages = tm_ages_text(leak->ages);
         g_string_append_printf(out, "    allocated: %s\n", ages);

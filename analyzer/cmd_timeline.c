@@ -57,9 +57,14 @@ static gboolean find_rss(const TmSnapshot *snapshot, gint64 *ret)
 
 /* --- text --- */
 
+enum { BAR_COLUMN = 70, BAR_WIDTH_MAX = 40 };
+
 static void append_bar(GString *out, double share)
 {
-    guint full = (guint)(share * 30 + 0.5);
+    guint width = tm_text_width() - 1, full;
+
+    width = width > BAR_COLUMN + 8 ? MIN(width - BAR_COLUMN, BAR_WIDTH_MAX) : 8;
+    full = (guint)(share * width + 0.5);
 
     for (guint i = 0; i < full; i++)
         g_string_append_c(out, '#');
@@ -82,7 +87,7 @@ static void append_totals(GString *out, const TmSession *session, const TmSeries
         tm_size_format((gint64)series->bytes[i], TM_SIZE_PLAIN, size);
         if (i)
             tm_size_format((gint64)(series->bytes[i] - series->bytes[i - 1]), TM_SIZE_SIGNED, diff);
-        g_string_append_printf(out, "  %9s %10s  count=%-10.0f", size, diff, series->count[i]);
+        g_string_append_printf(out, " %9s %10s  count=%-8.0f", size, diff, series->count[i]);
         if (find_rss(snapshot, &rss))
             g_string_append_printf(out, " rss=%-9s", tm_size_format(rss, TM_SIZE_PLAIN, rss_text));
         g_string_append_c(out, ' ');

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "analyzer/command.h"
+#include "analyzer/text.h"
 
 static const TmCommand *const commands[] = {
     &tm_cmd_top,     &tm_cmd_diff,   &tm_cmd_summary,  &tm_cmd_traceback,
@@ -15,16 +16,19 @@ static void print_help(const TmCommand *command)
 {
     g_autofree char *program =
         command->name[0] ? g_strdup_printf("tm-analyze %s", command->name) : g_strdup("tm-analyze");
-    g_autofree char *help = tm_options_help(command->takes, command->parameters, command->summary,
-                                            command->extra, program);
+    g_autofree char *options = tm_options_help(command->takes, command->parameters,
+                                               command->summary, command->extra, program);
+    g_autoptr(GString) help = g_string_new(options);
+    g_autofree char *wrapped = NULL;
 
-    fputs(help, stdout);
-    if (command->name[0])
-        return;
-    fputs("Commands (tm-analyze COMMAND --help tells more):\n", stdout);
-    for (guint i = 0; i < G_N_ELEMENTS(commands); i++)
-        printf("  %-10s %s\n", commands[i]->name, commands[i]->summary);
-    fputs("\n", stdout);
+    if (!command->name[0]) {
+        g_string_append(help, "Commands (tm-analyze COMMAND --help tells more):\n");
+        for (guint i = 0; i < G_N_ELEMENTS(commands); i++)
+            g_string_append_printf(help, "  %-10s  %s\n", commands[i]->name, commands[i]->summary);
+        g_string_append_c(help, '\n');
+    }
+    wrapped = tm_text_wrap(help->str, tm_text_width() - 1);
+    fputs(wrapped, stdout);
 }
 
 static const TmCommand *find_command(const char *name)

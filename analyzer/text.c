@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -91,4 +92,56 @@ gboolean tm_text_wants_color(void)
     const char *no_color = getenv("NO_COLOR");
 
     return (no_color == NULL || no_color[0] == '\0') && isatty(STDOUT_FILENO);
+}
+
+guint tm_text_width(void)
+{
+    struct winsize size;
+
+    return ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col >= 40 ? size.ws_col : 80;
+}
+
+/* Where the last column begins: behind two spaces or more, or behind those at the begin. */
+static guint last_column(const char *line)
+{
+    guint column = (guint)strspn(line, " ");
+
+    for (guint at = column; line[at]; at++) {
+        if (line[at] == ' ' && line[at + 1] == ' ')
+            column = at + (guint)strspn(line + at, " ");
+    }
+    return column;
+}
+
+static void append_wrapped(GString *out, const char *line, guint width)
+{
+    guint indent = last_column(line), first = indent;
+
+    while (strlen(line) > width) {
+        guint end = width;
+        while (end > first && line[end] != ' ')
+            end--;
+        if (end == first)
+            break; /* One word that is too long stays whole. */
+        g_string_append_len(out, line, end);
+        g_string_append_printf(out, "\n%*s", (int)indent, "");
+        line += end + 1;
+        if (first) { /* The lines that follow have no more than that column. */
+            width = width > first + 20 ? width - first : 20;
+            first = 0;
+        }
+    }
+    g_string_append(out, line);
+}
+
+char *tm_text_wrap(const char *text, guint width)
+{
+    g_auto(GStrv) lines = g_strsplit(text, "\n", -1);
+    GString *out = g_string_new(NULL);
+
+    for (guint i = 0; lines[i]; i++) {
+        g_string_append(out, i ? "\n" : "");
+        append_wrapped(out, lines[i], width);
+    }
+    return g_string_free(out, FALSE);
 }

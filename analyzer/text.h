@@ -24,3 +24,8 @@ void tm_text_append_filename(GString *out, gboolean color, struct tms_str name, 
 char *tm_text_timestamp(guint64 timestamp_ns);
 /* Whether to use colours: never with NO_COLOR, else where stdout is a terminal. */
 gboolean tm_text_wants_color(void);
+/* Columns of the terminal that stdout is; 80 for a file, a pipe or a pager behind one. */
+guint tm_text_width(void);
+/* Breaks lines that are longer than `width` at spaces and goes on below their last column that
+ * two spaces set apart. For texts of ASCII. The caller frees it. */
+char *tm_text_wrap(const char *text, guint width);

@@ -22,6 +22,10 @@ typedef struct {
     gboolean needs_diff; /* tracebacks are summed up before `write` is called */
     gboolean takes_base;
     gboolean needs_fd; /* cannot be written to a pipe */
+    /* How many frames all tracebacks together may have, since they are held in memory; 0: as many
+     * as there are. Tracebacks share their frames in a .tms, so that a small file can have more
+     * than any memory. */
+    guint64 frames_max;
     gboolean (*write)(const TmExport *job, GError **error);
 } TmExportFormat;
 

@@ -77,5 +77,6 @@ const TmExportFormat tm_export_dhat = {
     .name = "dhat",
     .suffix = ".dhat.json",
     .needs_diff = TRUE,
+    .frames_max = 1u << 28,
     .write = write_dhat,
 };

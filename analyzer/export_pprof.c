@@ -252,6 +252,7 @@ const TmExportFormat tm_export_pprof = {
     .name = "pprof",
     .suffix = ".pb.gz",
     .needs_diff = TRUE,
+    .frames_max = 1u << 28,
     .takes_base = TRUE,
     .write = write_pprof,
 };

@@ -127,6 +127,7 @@ const TmExportFormat tm_export_speedscope = {
     .name = "speedscope",
     .suffix = ".speedscope.json",
     .needs_diff = TRUE,
+    .frames_max = 1u << 28,
     .takes_base = TRUE,
     .write = write_speedscope,
 };

@@ -59,7 +59,21 @@ static gboolean write_json(const TmExport *job, GError **error)
     return TRUE;
 }
 
+#define FRAMES_MAX (1u << 24)
+
 const TmExportFormat tm_export_csv = {
-    .name = "csv", .suffix = ".csv", .needs_diff = TRUE, .takes_base = TRUE, .write = write_csv};
+    .name = "csv",
+    .suffix = ".csv",
+    .needs_diff = TRUE,
+    .frames_max = FRAMES_MAX,
+    .takes_base = TRUE,
+    .write = write_csv,
+};
 const TmExportFormat tm_export_json = {
-    .name = "json", .suffix = ".json", .needs_diff = TRUE, .takes_base = TRUE, .write = write_json};
+    .name = "json",
+    .suffix = ".json",
+    .needs_diff = TRUE,
+    .frames_max = FRAMES_MAX,
+    .takes_base = TRUE,
+    .write = write_json,
+};

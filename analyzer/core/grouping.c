@@ -481,13 +481,21 @@ static int compare_sites(const struct tm_model *model, uint32_t a, uint32_t b)
     return order ? order : (x->line > y->line) - (x->line < y->line);
 }
 
+/* Tracebacks that are alike for so many frames are in the order of their ids: a file of a million
+ * frames must not take a million steps for each pair. */
+enum { COMPARED_FRAMES_MAX = 32 };
+
 static int compare_tracebacks(const struct tm_model *model, uint32_t a, uint32_t b)
 {
-    while (a != b && a != TM_MODEL_EMPTY && b != TM_MODEL_EMPTY) {
+    uint32_t first_a = a, first_b = b;
+
+    for (int n = 0; a != b && a != TM_MODEL_EMPTY && b != TM_MODEL_EMPTY; n++) {
         const struct tm_model_node *x = tm_model_node(model, a), *y = tm_model_node(model, b);
-        int order = compare_sites(model, x->site, y->site);
+        int order = x->site == y->site ? 0 : compare_sites(model, x->site, y->site);
         if (order)
             return order;
+        if (n == COMPARED_FRAMES_MAX)
+            return (first_a > first_b) - (first_a < first_b);
         a = x->parent;
         b = y->parent;
     }

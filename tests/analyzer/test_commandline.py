@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The documented command line: tm-analyze FILES, without a command."""
+import os
+import pty
 import subprocess
 
 import pytest
@@ -182,6 +184,34 @@ def test_a_closed_pipe_is_no_success(pair):
     with open("/dev/full", "w") as full:
         assert subprocess.run([ANALYZE, "top", "new.tms"], cwd=pair.path, stdout=full,
                               stderr=subprocess.DEVNULL).returncode == 1
+
+
+def at_a_terminal(shop, *args, **env):
+    """What the program writes where its standard output is a terminal."""
+    fd, end = pty.openpty()
+    environment = {key: value for key, value in os.environ.items() if key != "NO_COLOR"}
+    process = subprocess.Popen([ANALYZE, *args], cwd=shop.path, stdout=end, stderr=subprocess.PIPE,
+                               env=dict(environment, TZ="UTC", **env))
+    os.close(end)
+    text = b""
+    try:
+        while True:
+            text += os.read(fd, 65536)
+    except OSError:  # EIO: its other end is closed
+        pass
+    os.close(fd)
+    process.stderr.close()
+    assert process.wait() == 0
+    return text.decode()
+
+
+def test_colors_at_a_terminal_unless_told_otherwise(pair):
+    assert "\x1b[1m2013-10-03 11:35:39\x1b[0m: " in at_a_terminal(pair, "top", "new.tms")
+    assert "\x1b" in at_a_terminal(pair, "top", "new.tms", NO_COLOR="")
+    assert "\x1b" not in at_a_terminal(pair, "top", "new.tms", NO_COLOR="1")
+    assert "\x1b" not in at_a_terminal(pair, "top", "--no-color", "new.tms")
+    assert "\x1b" in at_a_terminal(pair, "top", "--color", "new.tms", NO_COLOR="1")
+    assert "\x1b" in pair.ok("top", "--color", "new.tms", NO_COLOR="1")
 
 
 def test_globs_are_expanded(pair):

@@ -295,6 +295,19 @@ def test_leaks_fail_over(shop):
     assert shop.run("leaks", "--warm-up", "0", "--fail-over", "19999", *names).status == 3
 
 
+@pytest.mark.parametrize("args", [["leaks"], ["timeline"], ["summary", "-n", "3"]])
+def test_width_is_that_of_a_pager(series, args):
+    out = series.ok(*args, *["s%d.tms" % i for i in range(6)])
+    assert max(len(line) for line in out.splitlines()) <= 80
+
+
+@pytest.mark.parametrize("command", ["", "top", "diff", "summary", "traceback", "block", "leaks",
+                                     "timeline", "merge", "convert", "verify", "extract"])
+def test_width_of_help(shop, command):
+    lines = shop.ok(*([command] if command else []), "--help").splitlines()
+    assert max(len(line) for line in lines) < 80
+
+
 def test_leaks_in_an_invented_service(series):
     out = series.ok("leaks", "-g", "traceback", *["s%d.tms" % i for i in range(6)])
-    assert ".../srv/app/cache.py:57 (3 frames): +" in out.splitlines()[1]
+    assert ".../srv/app/cache.py:57 (3 frames): +" in out.splitlines()[2]

@@ -13,6 +13,7 @@
  *   trace ADDRESS SIZE DOMAIN AGE TYPE|- THREAD FRAME;FRAME...  most recent first; - for none
  *   stat FRAME LIVE_BYTES LIVE_BLOCKS TOTAL_BLOCKS PEAK_BYTES
  *   native ADDRESS PATH START END BUILD_ID      a module
+ *   chain N FRAME                               N frames deep, a block of one byte at each depth
  * FRAME is FILE:LINE:FUNCTION; an empty file or function is unknown; a file "@0x..." is a native
  * frame at that address.
  */
@@ -175,6 +176,18 @@ static void read_trace(Builder *b, char **word)
     g_array_append_val(b->traces, trace);
 }
 
+static void read_chain(Builder *b, char **word)
+{
+    guint n = (guint)strtoul(word[1], NULL, 0);
+    guint32 node = 0, site = add_site(b, word[2]);
+
+    for (guint i = 0; i < n; i++) {
+        struct tms_trace trace = {.address = 0x100000 + 16 * (guint64)i, .size_bytes = 1};
+        node = trace.node = add_node(b, node, site);
+        g_array_append_val(b->traces, trace);
+    }
+}
+
 static void read_stat(Builder *b, char **word)
 {
     struct tms_stat stat = {
@@ -206,7 +219,8 @@ static gboolean read_line(Builder *b, char *line)
     static const struct {
         const char *word;
         guint n_words;
-    } forms[] = {{"time", 2}, {"fact", 3}, {"trace", 8}, {"stat", 6}, {"metric", 4}, {"native", 6}};
+    } forms[] = {{"time", 2},   {"fact", 3},   {"trace", 8}, {"stat", 6},
+                 {"metric", 4}, {"native", 6}, {"chain", 3}};
     g_auto(GStrv) word = NULL;
     guint n_words = 0;
 
@@ -226,6 +240,8 @@ static gboolean read_line(Builder *b, char *line)
         add_fact(b, word[1], word[2]);
     else if (strcmp(word[0], "trace") == 0)
         read_trace(b, word);
+    else if (strcmp(word[0], "chain") == 0)
+        read_chain(b, word);
     else if (strcmp(word[0], "stat") == 0)
         read_stat(b, word);
     else if (strcmp(word[0], "metric") == 0)

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Traces a churning program and compares the engine with the log of an allocator below it.
 
-Arguments: a folder, frames, rounds, seconds between snapshots (0.1). Prints "exact BLOCKS BYTES CALLS" or fails."""
+Arguments: a folder, frames, rounds of each thread ("600") or how long they run ("600s"), seconds
+between snapshots (0.1). Prints "exact BLOCKS BYTES CALLS SNAPSHOTS" or fails."""
 import ctypes
+import itertools
 import json
 import os
 import random
@@ -13,7 +15,9 @@ import time
 import engine
 import tms
 
-FOLDER, LIMIT, ROUNDS = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+FOLDER, LIMIT = sys.argv[1], int(sys.argv[2])
+ROUNDS = int(sys.argv[3]) if not sys.argv[3].endswith("s") else sys.maxsize
+END = time.monotonic() + float(sys.argv[3][:-1]) if ROUNDS == sys.maxsize else None
 PAUSE = float(sys.argv[4]) if len(sys.argv) > 4 else 0.1
 log_path = os.path.join(engine.LIB_DIR, "libtm-alloc-log.so")
 log, log_free = ctypes.PyDLL(log_path), ctypes.CDLL(log_path)
@@ -44,7 +48,9 @@ def address_of(function):
 def churn(seed):
     rng = random.Random(seed)
     held = {}
-    for i in range(ROUNDS):
+    for i in itertools.count():
+        if i == ROUNDS or END is not None and time.monotonic() >= END:
+            break
         what = rng.randrange(12)
         key = rng.randrange(50)
         if what < 3:
@@ -58,7 +64,7 @@ def churn(seed):
             elif isinstance(value, list):
                 value.extend(range(1000))
         elif what == 6:
-            held[key] = json.loads(json.dumps({"a": [1.5, None, "x" * i] * 5}))
+            held[key] = json.loads(json.dumps({"a": [1.5, None, "x" * (i % 2000)] * 5}))
         elif what == 7:
             held[key] = (n for n in [i, i + 1])
             next(held[key])

@@ -191,11 +191,7 @@ __attribute__((noinline)) bool tm_traceback_walk_slow(struct tm_traceback_cache 
         if (slot->site != TM_SITE_SKIP)
             cache->path[n++] = slot->site & ~TM_SITE_OWN_BIT;
     }
-    uint32_t node = 0;
-    pthread_mutex_lock(&tm_intern_lock);
-    for (uint32_t i = n; i > 0 && node != TM_NONE; i--)
-        node = tm_intern_node_locked(node, cache->path[i - 1]);
-    pthread_mutex_unlock(&tm_intern_lock);
+    uint32_t node = tm_intern_path(cache->path, n);
     if (node == TM_NONE)
         return false;
     *ret_node = node;

@@ -274,9 +274,25 @@ struct free_thread {
     int64_t bytes, blocks; /* that it recorded less those that it forgot */
 };
 
+/* Threads that intern at the same moment get the same node for the same path. */
+static void intern_step(uint64_t random)
+{
+    enum { DEPTH = 6 };
+    uint32_t path[DEPTH], node;
+    for (int i = 0; i < DEPTH; i++)
+        path[i] = tm_intern_node_at(nodes[(random >> (5 * i)) % SITES])->site;
+    node = tm_intern_path(path, DEPTH);
+    g_assert_cmpuint(tm_intern_path(path, DEPTH), ==, node);
+    for (int i = 0; i < DEPTH; i++, node = tm_intern_node_at(node)->parent)
+        g_assert_cmpuint(tm_intern_node_at(node)->site, ==, path[i]);
+    g_assert_cmpuint(node, ==, 0);
+}
+
 static void free_step(struct free_thread *t)
 {
     t->random = t->random * 6364136223846793005ull + 1442695040888963407ull;
+    if ((t->random >> 60) == 0)
+        intern_step(t->random >> 20);
     uint64_t random = t->random >> 33, i = random % SHARED_BLOCKS;
     uint64_t addr = 0x7f0000000000 + 16 * i;
     uint32_t was = atomic_exchange(&common.place[i], BUSY);

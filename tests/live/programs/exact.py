@@ -16,8 +16,8 @@ import engine
 import tms
 
 FOLDER, LIMIT = sys.argv[1], int(sys.argv[2])
-ROUNDS = int(sys.argv[3]) if not sys.argv[3].endswith("s") else sys.maxsize
-END = time.monotonic() + float(sys.argv[3][:-1]) if ROUNDS == sys.maxsize else None
+SECONDS = float(sys.argv[3][:-1]) if sys.argv[3].endswith("s") else None
+ROUNDS = int(sys.argv[3]) if SECONDS is None else sys.maxsize
 PAUSE = float(sys.argv[4]) if len(sys.argv) > 4 else 0.1
 log_path = os.path.join(engine.LIB_DIR, "libtm-alloc-log.so")
 log, log_free = ctypes.PyDLL(log_path), ctypes.CDLL(log_path)
@@ -48,8 +48,9 @@ def address_of(function):
 def churn(seed):
     rng = random.Random(seed)
     held = {}
+    end = time.monotonic() + SECONDS if SECONDS is not None else None
     for i in itertools.count():
-        if i == ROUNDS or END is not None and time.monotonic() >= END:
+        if i == ROUNDS or end is not None and time.monotonic() >= end:
             break
         what = rng.randrange(12)
         key = rng.randrange(50)
@@ -99,7 +100,7 @@ def main():
         block.extend(bytes(50000))
     del before[:200]
     number = 0
-    while any(thread.is_alive() for thread in threads):
+    while number == 0 or any(thread.is_alive() for thread in threads):
         number += 1
         engine.snapshot(os.path.join(FOLDER, "%d.tms" % (number % 50)), counter=number)
         time.sleep(PAUSE)

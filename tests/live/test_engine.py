@@ -39,6 +39,14 @@ def test_totals_equal_an_independent_log(python, tmp_path):
 
 
 @traceable
+def test_sizes_and_reallocs_block_by_block(python, tmp_path):
+    with open("/proc/sys/vm/overcommit_memory") as file:
+        if file.read().strip() == "2":
+            pytest.skip("vm.overcommit_memory is 2: no blocks of 5 GiB here")
+    assert run(python, "sizes.py", tmp_path / "a.tms")[0] == "sizes"
+
+
+@traceable
 def test_a_soak_ends_with_exact_totals(python, tmp_path):
     """8 threads, 16 frames, snapshots all the time. TM_SOAK_SECONDS=600 runs it for ten minutes;
     the few seconds of CI are for three versions."""

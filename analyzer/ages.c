@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "analyzer/core/sampled.h"
 #include "analyzer/core/scan.h"
 #include "analyzer/error.h"
 
@@ -54,14 +55,16 @@ static bool count_rows(void *state, const struct tm_batch *batch)
 
     for (guint32 i = 0; i < batch->count; i++) {
         guint32 node = batch->column.node[i], group = counter->group_of_node[node];
+        struct tm_tally amount;
         TmAges *ages;
         if (group == NOT_ASKED ||
             (counter->snapshot->image.keep_node && !counter->snapshot->image.keep_node[node]))
             continue;
         ages = &counter->ages[group];
-        ages->bytes += batch->column.size_bytes[i];
-        ages->count++;
-        ages->bytes_of_age[MIN(batch->column.age[i], AGES_MAX - 1)] += batch->column.size_bytes[i];
+        amount = tm_sampled_weight(batch->sample_mean_bytes, batch->column.size_bytes[i]);
+        ages->bytes += amount.bytes;
+        ages->count += amount.count;
+        ages->bytes_of_age[MIN(batch->column.age[i], AGES_MAX - 1)] += amount.bytes;
     }
     return true;
 }
@@ -93,8 +96,11 @@ TmAges *tm_ages_of(TmSnapshot *snapshot, enum tm_group_by by, const guint64 *ids
         tm_ages_free(ages, n);
         return NULL;
     }
-    for (guint i = 0; i < n; i++)
+    for (guint i = 0; i < n; i++) {
+        if (tm_sampled_mean(&snapshot->file) != 0)
+            ages[i].count = (ages[i].count + TM_SAMPLED_UNIT / 2) / TM_SAMPLED_UNIT;
         ages[i].before_first = ages[i].bytes_of_age[0];
+    }
     return ages;
 }
 

@@ -60,7 +60,8 @@ static void append_fact(const char *key, const char *value, void *data)
 }
 
 /* What makes the numbers less than the whole truth is said in words. */
-static void append_caveats(GString *out, const struct tms_file *file)
+static void append_caveats(GString *out, const struct tms_file *file,
+                           const struct tm_estimate *estimate)
 {
     gint64 dropped = tms_file_fact_i64(file, "dropped", 0);
     gint64 sample_bytes = tms_file_fact_i64(file, "sample_bytes", 0);
@@ -76,9 +77,16 @@ static void append_caveats(GString *out, const struct tms_file *file)
                                "  %" PRId64 " entries were in motion when they were read and "
                                "are left out\n",
                                (int64_t)torn);
-    if (sample_bytes > 0)
-        g_string_append_printf(out, "  one block in %" PRId64 " bytes on average was recorded\n",
+    if (estimate->mean_bytes != 0) {
+        g_string_append(out, "  ");
+        tm_render_estimate(out, estimate);
+        g_string_append_c(out, '\n');
+    } else if (sample_bytes > 0) {
+        g_string_append_printf(out,
+                               "  one block in %" PRId64 " bytes on average was recorded: sizes "
+                               "and counts are estimates\n",
                                (int64_t)sample_bytes);
+    }
 }
 
 static void append_rows(GString *out, const struct tm_model *model, enum tm_group_by by,
@@ -109,10 +117,12 @@ static gboolean append_summary(GString *out, TmSession *session, guint index,
     g_autofree char *timestamp = tm_text_timestamp(file->timestamp_ns);
     gboolean has_domains = tm_snapshot_has_domains(snapshot);
     struct tm_diff lines = {0}, domains = {0};
+    struct tm_estimate estimate;
     char size[TM_SIZE_TEXT];
     gboolean ok;
 
-    ok = group(session, index, TM_BY_LINE, (size_t)options->number, &lines, error) &&
+    ok = tm_snapshot_estimate(snapshot, &estimate, error) &&
+         group(session, index, TM_BY_LINE, (size_t)options->number, &lines, error) &&
          (!has_domains || group(session, index, TM_BY_DOMAIN, 8, &domains, error));
     if (ok) {
         tm_text_append_styled(out, options->color, TM_STYLE_BOLD, timestamp);
@@ -121,7 +131,7 @@ static gboolean append_summary(GString *out, TmSession *session, guint index,
                                tm_size_format((gint64)lines.total.size, TM_SIZE_PLAIN, size),
                                lines.total.count, lines.n_groups,
                                file->n_nodes ? file->n_nodes - 1 : 0);
-        append_caveats(out, file);
+        append_caveats(out, file, &estimate);
         append_section(out, options, "Process");
         each_fact(file, append_fact, out);
         if (has_domains)

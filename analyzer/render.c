@@ -286,6 +286,38 @@ static void append_sums(GString *out, const TmTop *top, const Style *style)
     }
 }
 
+static const char *size_text(double n_bytes, char text[TM_SIZE_TEXT])
+{
+    return tm_size_format(n_bytes < 0x1p62 ? (gint64)n_bytes : G_MAXINT64, TM_SIZE_PLAIN, text);
+}
+
+void tm_render_estimate(GString *out, const struct tm_estimate *estimate)
+{
+    char mean[TM_SIZE_TEXT], bound[TM_SIZE_TEXT];
+
+    g_string_append_printf(out,
+                           "about one block in %s was recorded: sizes and counts are estimates "
+                           "from %" PRIu64 " blocks, the total within %s (95 %%)",
+                           size_text(estimate->mean_bytes, mean), estimate->samples,
+                           size_text(estimate->error_bytes, bound));
+}
+
+static void append_estimate(GString *out, const TmTop *top)
+{
+    char text[TM_SIZE_TEXT];
+
+    if (top->estimate.mean_bytes != 0) {
+        g_string_append(out, "Sampled: ");
+        tm_render_estimate(out, &top->estimate);
+    }
+    if (top->change_error_bytes > 0)
+        g_string_append_printf(out, "%sits change within %s",
+                               top->estimate.mean_bytes != 0 ? ", " : "Sampled before: ",
+                               size_text(top->change_error_bytes, text));
+    if (top->estimate.mean_bytes != 0 || top->change_error_bytes > 0)
+        g_string_append_c(out, '\n');
+}
+
 void tm_render_top(const TmTop *top, const TmOptions *options, FILE *out)
 {
     g_autoptr(GString) text = g_string_new(NULL);
@@ -294,6 +326,7 @@ void tm_render_top(const TmTop *top, const TmOptions *options, FILE *out)
     append_header(text, top, options->color);
     append_items(text, top, &style);
     append_sums(text, top, &style);
+    append_estimate(text, top);
     if (!options->hide_metrics)
         tm_metrics_append(text, &top->snapshot->file, top->previous ? &top->previous->file : NULL,
                           options->color);

@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "analyzer/core/compare.h"
+#include "analyzer/core/sampled.h"
 #include "analyzer/options.h"
 #include "analyzer/session.h"
 
@@ -14,7 +15,12 @@ typedef struct {
     enum tm_group_by by;
     gboolean cumulative;
     const struct tm_diff *diff;
+    struct tm_estimate estimate; /* of the sum of sizes; mean_bytes 0: it is exact */
+    double change_error_bytes;   /* of the difference to the previous one; 0: exact or none */
 } TmTop;
+
+/* "about one block in 512 KiB was recorded: sizes and counts are estimates ..." */
+void tm_render_estimate(GString *out, const struct tm_estimate *estimate);
 
 /* Writes one top, with the blank line that ends it. */
 void tm_render_top(const TmTop *top, const TmOptions *options, FILE *out);

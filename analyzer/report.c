@@ -39,7 +39,8 @@ static void begin_document(Report *report, const char *command)
     report->snapshots = tm_document_table(
         report->document, "snapshots",
         "snapshot path timestamp timestamp_ns pid compared_to groups shown size size_diff count "
-        "count_diff more_size more_size_diff more_count more_count_diff");
+        "count_diff more_size more_size_diff more_count more_count_diff sample_bytes samples "
+        "size_error size_diff_error");
     report->metrics =
         tm_document_table(report->document, "metrics", "snapshot name format value diff");
 }
@@ -97,6 +98,24 @@ static void add_metrics(Report *report, guint index, const TmTop *top)
     }
 }
 
+/* Four cells, null where the sums are exact. */
+static void add_estimate(TmTable *table, const TmTop *top)
+{
+    if (top->estimate.mean_bytes != 0) {
+        tm_table_u64(table, (guint64)top->estimate.mean_bytes);
+        tm_table_u64(table, top->estimate.samples);
+        tm_table_double(table, top->estimate.error_bytes);
+    } else {
+        tm_table_null(table);
+        tm_table_null(table);
+        tm_table_null(table);
+    }
+    if (top->change_error_bytes > 0)
+        tm_table_double(table, top->change_error_bytes);
+    else
+        tm_table_null(table);
+}
+
 static void add_top(Report *report, guint index, const TmTop *top)
 {
     const struct tm_diff *diff = top->diff;
@@ -119,6 +138,7 @@ static void add_top(Report *report, guint index, const TmTop *top)
     add_diff(table, diff->has_old, diff->rest.size_diff);
     tm_table_u64(table, diff->rest.count);
     add_diff(table, diff->has_old, diff->rest.count_diff);
+    add_estimate(table, top);
     if (!report->options->hide_metrics)
         add_metrics(report, index, top);
 }
@@ -127,6 +147,21 @@ static void judge(Report *report, guint64 amount_bytes)
 {
     report->exceeded = report->exceeded || (report->options->has_fail_over &&
                                             amount_bytes > report->options->fail_over_bytes);
+}
+
+/* By address nothing is scaled: a block is itself. */
+static gboolean estimate(TmTop *top, GError **error)
+{
+    struct tm_estimate previous = {0};
+
+    if (top->by == TM_BY_ADDRESS)
+        return TRUE;
+    if (!tm_snapshot_estimate(top->snapshot, &top->estimate, error) ||
+        (top->previous && !tm_snapshot_estimate(top->previous, &previous, error)))
+        return FALSE;
+    if (top->previous)
+        top->change_error_bytes = tm_sampled_diff_error(&top->estimate, &previous);
+    return TRUE;
 }
 
 static gboolean show(Report *report, guint index, const struct tm_groups *groups, GError **error)
@@ -143,6 +178,8 @@ static gboolean show(Report *report, guint index, const struct tm_groups *groups
 
     if (!compare && report->kind == TM_REPORT_DIFFS)
         return TRUE;
+    if (!estimate(&top, error))
+        return FALSE;
     if (!tm_diff_make(&report->session->model, compare ? &report->old : NULL, groups,
                       (size_t)report->options->number, &diff))
         return tm_error_data(error, "not enough memory");

@@ -246,6 +246,14 @@ gboolean tm_snapshot_has_threads(const TmSnapshot *snapshot)
     return FALSE;
 }
 
+static gboolean cannot_load(const TmSnapshot *snapshot, const struct tms_error *reason,
+                            GError **error)
+{
+    tm_error_set_from_reader(error, reason);
+    g_prefix_error(error, "Failed to load %s: ", snapshot->path);
+    return FALSE;
+}
+
 gboolean tm_session_group(TmSession *session, guint i, enum tm_group_by by, unsigned flags,
                           struct tm_groups *ret, GError **error)
 {
@@ -260,11 +268,16 @@ gboolean tm_session_group(TmSession *session, guint i, enum tm_group_by by, unsi
         (by == TM_BY_THREAD && !tm_snapshot_has_threads(snapshot)))
         return tm_error_data(error, "The snapshot %s does not contain %ss", snapshot->path,
                              tm_group_by_name(by));
-    if (tm_groups_make(&snapshot->image, by, flags, ret, &reason))
-        return TRUE;
-    tm_error_set_from_reader(error, &reason);
-    g_prefix_error(error, "Failed to load %s: ", snapshot->path);
-    return FALSE;
+    return tm_groups_make(&snapshot->image, by, flags, ret, &reason) ||
+           cannot_load(snapshot, &reason, error);
+}
+
+gboolean tm_snapshot_estimate(const TmSnapshot *snapshot, struct tm_estimate *ret, GError **error)
+{
+    struct tms_error reason = {0};
+
+    return tm_sampled_estimate(&snapshot->image, ret, &reason) ||
+           cannot_load(snapshot, &reason, error);
 }
 
 char *tm_session_mixed_pids(const TmSession *session)

@@ -10,6 +10,7 @@
 #include "analyzer/core/filter.h"
 #include "analyzer/core/grouping.h"
 #include "analyzer/core/model.h"
+#include "analyzer/core/sampled.h"
 #include "format/tms_reader.h"
 
 typedef struct {
@@ -64,5 +65,7 @@ gboolean tm_snapshot_has_threads(const TmSnapshot *snapshot);
 /* Groups one snapshot; errors name the file. */
 gboolean tm_session_group(TmSession *session, guint i, enum tm_group_by by, unsigned flags,
                           struct tm_groups *ret, GError **error);
+/* How good the sums of a snapshot are; errors name the file. */
+gboolean tm_snapshot_estimate(const TmSnapshot *snapshot, struct tm_estimate *ret, GError **error);
 /* The pids, "123, 124", if there is more than one; NULL otherwise. */
 char *tm_session_mixed_pids(const TmSession *session);

@@ -27,7 +27,7 @@ struct tm_filter_spec {
 };
 
 /* Replaces all filters; they apply to blocks that are allocated from now on, and survive a disable.
- * Both lanes must stand still (tm_tracer_set_filters sees to that). 0; -EINVAL: too many jokers in
+ * The lanes must stand still (tm_tracer_set_filters sees to that). 0; -EINVAL: too many jokers in
  * a pattern; -E2BIG: more than TM_FILTERS_MAX; -ENOMEM. On failure the old ones stay. */
 int tm_filter_replace(const struct tm_filter_spec *specs, size_t n_specs);
 

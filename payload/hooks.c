@@ -138,7 +138,8 @@ void tm_hooks_install(void)
         /* A thread of the raw domain may still be inside our old hook: it must not read half. */
         if (!same_functions(&now, &tm_hooks_below[domain]) || now.ctx != tm_hooks_below[domain].ctx)
             tm_hooks_below[domain] = now;
-        ours[domain] = domain == TM_PY_DOMAIN_RAW ? tm_hooks_raw : *tm_hooks_gil((uint32_t)domain);
+        ours[domain] =
+            domain == TM_PY_DOMAIN_RAW ? tm_hooks_shared[domain] : *tm_hooks_gil((uint32_t)domain);
         ours[domain].ctx = tm_hooks_below[domain].ctx;
         tm_py.PyMem_SetAllocator(domain, &ours[domain]);
     }

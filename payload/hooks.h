@@ -72,7 +72,7 @@ bool tm_hooks_forked(void);
 /* In such a child: forgets the parent's threads. */
 void tm_hooks_adopt(void);
 /* The store was emptied: what threads have lifted out of it for a realloc must not come back.
- * tm_store_lock is held. */
+ * The lanes stand still. */
 void tm_hooks_new_session(void);
 /* Threads that are inside a hook now, GIL lane not counted. */
 int tm_hooks_inside(void);

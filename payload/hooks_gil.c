@@ -453,6 +453,8 @@ static const struct tm_py_allocator row_hooks[TM_LAYOUT_TABLE_COUNT][2] = {
 const struct tm_py_allocator *tm_hooks_gil(uint32_t domain)
 {
     uint32_t which = domain == TM_PY_DOMAIN_OBJ;
+    if (tm_py.free_threaded)
+        return &tm_hooks_shared[domain];
     if (tm_store.sample_mean_bytes != 0)
         return &sample_hooks[which];
     bool direct = tm_py.version_hex < 0x030c0000 ? tm_tstate_access == TM_TSTATE_GLOBAL

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * What the hooks of both lanes share. Private to payload/hooks*.c.
+ * What the hooks of all lanes share. Private to payload/hooks*.c.
  */
 #pragma once
 
@@ -49,12 +49,12 @@ bool tm_hooks_is_nested(uintptr_t self);
 /* A hook of the GIL lane that passes through, in a process that may be a forked child. */
 void tm_hooks_look_for_fork(void);
 
-/* The four calls by a thread of the shared lane (hooks_shared.c). */
+/* The four calls by a thread of a shared lane (hooks_shared.c). */
 void *tm_hooks_shared_malloc(uint32_t domain, uintptr_t self, size_t size);
 void *tm_hooks_shared_calloc(uint32_t domain, uintptr_t self, size_t n, size_t size);
 void *tm_hooks_shared_realloc(uint32_t domain, uintptr_t self, void *old, size_t size);
 void tm_hooks_shared_free(uint32_t domain, void *block);
-/* Threads of the shared lane inside a hook, and those of them that touch the store. */
+/* Threads of the shared lanes inside a hook, and those of them that touch the store. */
 int tm_hooks_shared_inside(void);
 int tm_hooks_shared_recording(void);
 
@@ -63,6 +63,7 @@ void tm_hooks_shared_forget_threads(void);
 /* Counts the sessions of tracing; changes while nobody records. */
 extern uint32_t tm_hooks_session;
 
-extern const struct tm_py_allocator tm_hooks_raw;
+/* The raw hooks, and the mem and obj hooks of a free-threaded build. */
+extern const struct tm_py_allocator tm_hooks_shared[TM_PY_DOMAINS];
 /* The mem or obj hooks that fit the layout in force. ctx is filled in at installation. */
 const struct tm_py_allocator *tm_hooks_gil(uint32_t domain);

@@ -7,6 +7,7 @@
 #include "payload/hash.h"
 #include "payload/index.h"
 #include "payload/mem.h"
+#include "payload/store.h"
 
 enum { ARENA_BYTES = 1 << 16 };
 
@@ -42,6 +43,7 @@ bool tm_intern_init(void)
         tm_intern_done();
         return false;
     }
+    node_index.keeps_tables = tm_lanes_used > TM_LANE_SHARED + 1;
     /* Site 0 stands for "no frame", node 0 for the empty traceback. */
     *tm_intern_site_at(0) = (struct tm_site){.file = TM_NONE, .function = TM_NONE};
     atomic_store_explicit(&state->sites.count, 1, memory_order_release);
@@ -182,9 +184,14 @@ uint32_t tm_intern_site_locked(const struct tm_site *site)
     return id;
 }
 
+static uint32_t node_hash(uint32_t parent, uint32_t site)
+{
+    return tm_hash_fold(tm_hash_mix(TM_HASH_K2, (uint64_t)parent << 32 | site));
+}
+
 uint32_t tm_intern_node_locked(uint32_t parent, uint32_t site)
 {
-    uint32_t hash = tm_hash_fold(tm_hash_mix(TM_HASH_K2, (uint64_t)parent << 32 | site)), id;
+    uint32_t hash = node_hash(parent, site), id;
     if (!tm_index_reserve(&node_index))
         return TM_NONE;
     uint32_t mask = tm_index_mask(&node_index);
@@ -206,4 +213,39 @@ uint32_t tm_intern_node_locked(uint32_t parent, uint32_t site)
     vec_publish(&tm_state_export.nodes, id);
     tm_index_add(&node_index, hash, id);
     return id;
+}
+
+/* Without the lock; TM_NONE: it is not there, or is being added. */
+static uint32_t find_node(uint32_t parent, uint32_t site)
+{
+    const struct tm_index_table *table = tm_index_table(&node_index);
+    uint32_t hash = node_hash(parent, site);
+    if (table == NULL)
+        return TM_NONE;
+    for (uint32_t i = hash;; i++) {
+        struct tm_index_slot slot = tm_index_slot_at(table, i & (table->capacity - 1));
+        if (slot.id_plus_1 == 0)
+            return TM_NONE;
+        if (slot.hash != hash)
+            continue;
+        const struct tm_node *known = tm_intern_node_at(slot.id_plus_1 - 1);
+        if (known->parent == parent && known->site == site)
+            return slot.id_plus_1 - 1;
+    }
+}
+
+uint32_t tm_intern_path(const uint32_t *sites, uint32_t n_sites)
+{
+    uint32_t node = 0, left = n_sites;
+    if (node_index.keeps_tables)
+        for (uint32_t found; left > 0; left--, node = found)
+            if ((found = find_node(node, sites[left - 1])) == TM_NONE)
+                break;
+    if (left == 0)
+        return node;
+    pthread_mutex_lock(&tm_intern_lock);
+    for (; left > 0 && node != TM_NONE; left--)
+        node = tm_intern_node_locked(node, sites[left - 1]);
+    pthread_mutex_unlock(&tm_intern_lock);
+    return node;
 }

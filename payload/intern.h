@@ -32,6 +32,9 @@ uint32_t tm_intern_string_locked(const char *bytes, uint32_t n_bytes);
 uint32_t tm_intern_site_locked(const struct tm_site *site);
 /* The traceback `parent` with `site` called from it. */
 uint32_t tm_intern_node_locked(uint32_t parent, uint32_t site);
+/* The traceback of these sites, most recent first. Takes the lock itself; where threads run at once
+ * (more than one shared lane), only for what is new. */
+uint32_t tm_intern_path(const uint32_t *sites, uint32_t n_sites);
 
 static inline struct tm_string *tm_intern_string_at(uint32_t id)
 {

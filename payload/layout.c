@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "payload/frames.h"
+#include "payload/layout_self.h"
 #include "payload/layout_table.h"
 #include "payload/pyapi.h"
 
@@ -29,16 +30,16 @@ const char *tm_layout_source_name(void)
 /*
  * _Py_DebugOffsets of 3.13 (Include/internal/pycore_debug_offsets.h): 64-bit numbers behind the
  * cookie. The places below are byte offsets in it, read from the DWARF of 3.13.0; what it does not
- * tell stays as the table has it, moved along with co_code_adaptive.
+ * tell stays as the table has it, moved along with co_code_adaptive. False: there are none.
  */
-static void apply_debug_offsets(struct tm_layout *layout)
+static bool apply_debug_offsets(struct tm_layout *layout)
 {
     const char *runtime = tm_py.runtime;
     if (runtime == NULL || memcmp(runtime, "xdebugpy", 8) != 0)
-        return;
+        return false;
     const uint64_t *at = (const uint64_t *)runtime;
-    if (at[1] >> 16 != 0x030d)
-        return;
+    if (at[1] >> 16 != 0x030d || (at[16 / 8] != 0) != tm_py.free_threaded)
+        return false;
     layout->tstate_next = (int32_t)at[168 / 8];
     layout->tstate_interp = (int32_t)at[176 / 8];
     layout->tstate_current_frame = (int32_t)at[184 / 8];
@@ -60,6 +61,7 @@ static void apply_debug_offsets(struct tm_layout *layout)
     layout->compact_size += (int32_t)at[560 / 8] - layout->ascii_size;
     layout->ascii_size = (int32_t)at[560 / 8];
     layout->source = TM_LAYOUT_DEBUG_OFFSETS;
+    return true;
 }
 
 static bool same_offsets(const struct tm_layout *a, const struct tm_layout *b)
@@ -120,7 +122,12 @@ bool tm_layout_choose(const struct tm_layout *dwarf, char *message, size_t messa
             chosen.source = TM_LAYOUT_TABLE;
         }
     tm_layout_table_index = -1;
-    if (dwarf != NULL && dwarf->source == TM_LAYOUT_DWARF && dwarf->py_version == version)
+    /* The objects of a free-threaded build have a longer head: the table has another build's
+     * offsets, and may not fill in what the DWARF leaves out. */
+    if (tm_py.free_threaded) {
+        if (chosen.source == TM_LAYOUT_TABLE && !apply_debug_offsets(&chosen))
+            chosen = (struct tm_layout){0};
+    } else if (dwarf != NULL && dwarf->source == TM_LAYOUT_DWARF && dwarf->py_version == version)
         chosen = merge(dwarf, &chosen);
     if (version == 0x0207) {
         /* Debug information is read for str objects as they are since 3.3. */
@@ -131,9 +138,10 @@ bool tm_layout_choose(const struct tm_layout *dwarf, char *message, size_t messa
     if (chosen.source == TM_LAYOUT_TABLE)
         apply_debug_offsets(&chosen);
     if (chosen.source == TM_LAYOUT_NONE) {
-        snprintf(message, message_bytes,
-                 "the frame layout of Python %s is not known; tm knows CPython 2.7 and 3.3 to 3.13",
-                 tm_py.version);
+        snprintf(
+            message, message_bytes,
+            "the frame layout of %sPython %s is not known; tm knows CPython 2.7 and 3.3 to 3.13",
+            tm_py.free_threaded ? "free-threaded " : "", tm_py.version);
         return false;
     }
     if (!is_whole(&chosen)) {
@@ -263,7 +271,7 @@ static bool check_once(tm_py_object *frames)
     return true;
 }
 
-bool tm_layout_check(char *message, size_t message_bytes)
+static bool check_threads(char *message, size_t message_bytes, bool *ret_same)
 {
     bool same = false;
     /* Asking for frames makes objects, and up to 3.11 that may run the garbage collector,
@@ -278,6 +286,17 @@ bool tm_layout_check(char *message, size_t message_bytes)
         same = check_once(frames);
         tm_py.Py_DecRef(frames);
     }
+    *ret_same = same;
+    return true;
+}
+
+bool tm_layout_check(char *message, size_t message_bytes)
+{
+    bool same = false;
+    if (tm_py.free_threaded)
+        same = tm_layout_check_self(check_stack);
+    else if (!check_threads(message, message_bytes, &same))
+        return false;
     if (!same)
         snprintf(message, message_bytes,
                  "the %s frame layout does not fit this Python %s (its threads' frames read "

@@ -42,13 +42,13 @@ static void copy_chunk(void *data, uint64_t base_addr, uint64_t *entries)
 bool tm_query_traces(struct tm_query_traces *ret)
 {
     *ret = (struct tm_query_traces){0};
-    /* Both lanes stand still: what is counted is what is copied. */
-    pthread_mutex_lock(&tm_store_lock);
+    /* The lanes stand still: what is counted is what is copied. */
+    tm_store_stop();
     tm_shadow_walk(count_chunk, &ret->capacity);
     ret->items = tm_mem_map((ret->capacity + 1) * sizeof(*ret->items));
     if (ret->items != NULL)
         tm_shadow_walk(copy_chunk, ret);
-    pthread_mutex_unlock(&tm_store_lock);
+    tm_store_go();
     return ret->items != NULL;
 }
 
@@ -90,7 +90,7 @@ static void clear_chunk(void *data, uint64_t base_addr, uint64_t *entries)
 void tm_query_clear(void)
 {
     struct tm_state *state = &tm_state_export;
-    pthread_mutex_lock(&tm_store_lock);
+    tm_store_stop();
     tm_shadow_walk(clear_chunk, NULL);
     uint32_t n_sites = tm_vec_count(&state->sites);
     for (uint32_t i = 0; i < n_sites; i++) {
@@ -102,5 +102,5 @@ void tm_query_clear(void)
     state->gil_bytes = state->shared_bytes = 0;
     state->peak_bytes = state->shared_peak_bytes = 0;
     tm_arena_reset();
-    pthread_mutex_unlock(&tm_store_lock);
+    tm_store_go();
 }

@@ -61,7 +61,7 @@ void tm_shadow_walk(tm_shadow_visit *visit, void *data);
 size_t tm_shadow_resident_bytes(void);
 
 /* Gives pages back on which no entry is left, a few at a time so that the pauses are short: find
- * looks without any lock, do discards what is still empty while both lanes stand still. */
+ * looks without any lock, do discards what is still empty while the lanes stand still. */
 #define TM_SHADOW_TRIM_PAGES 64
 #define TM_SHADOW_CHUNK_PAGES 256 /* at most: granules of 8 bytes */
 struct tm_shadow_trim {

@@ -2,13 +2,13 @@
 /*
  * How a snapshot is consistent although the program runs while it is written:
  *
- *   1. Both lanes stand still for a moment. The generation is advanced; totals
+ *   1. The lanes stand still for a moment. The generation is advanced; totals
  *      and counters are copied. All entries of older generations are the
  *      snapshot.
  *   2. The program runs. The scan reads the shadow map chunk by chunk and passes
  *      old entries on to the file. A hook that takes an old entry away logs it
  *      first, whether or not the scan has passed it.
- *   3. Both lanes stand still again: the logs are complete now. What they hold
+ *   3. The lanes stand still again: the logs are complete now. What they hold
  *      and the scan has not seen is added. A bitmap by chunk says what it saw.
  *
  * So the pause does not depend on the number of traces, and the extra memory is
@@ -133,7 +133,7 @@ static void gil_drop(int gil)
     tm_hooks_own_end(own);
 }
 
-/* Both lanes stand still. Only now can the chunks with entries of the snapshot be counted. */
+/* The lanes stand still. Only now can the chunks with entries of the snapshot be counted. */
 static void alloc_chunks(struct snapshot *s)
 {
     s->chunk_capacity = atomic_load(&tm_shadow.chunks_made);
@@ -160,7 +160,7 @@ static int begin(struct snapshot *s)
     } else if (!tm_tracer_hold()) {
         error = fail(s->result, -ENODEV, "tracing is off");
     } else {
-        pthread_mutex_lock(&tm_store_lock);
+        tm_store_stop();
         s->timestamp_ns = now_ns(CLOCK_REALTIME);
         s->n_nodes = tm_vec_count(&tm_state_export.nodes);
         s->n_sites = tm_vec_count(&tm_state_export.sites);
@@ -174,7 +174,7 @@ static int begin(struct snapshot *s)
             s->generation = tm_store.generation;
             tm_hooks_choose_half();
         }
-        pthread_mutex_unlock(&tm_store_lock);
+        tm_store_go();
     }
     s->pause_ns = now_ns(CLOCK_MONOTONIC) - start_ns;
     gil_drop(gil);
@@ -189,12 +189,12 @@ static int end(struct snapshot *s)
     if (gil_take(&gil) < 0)
         return fail(s->result, -ENODEV, "the Python interpreter is shutting down");
     uint64_t start_ns = now_ns(CLOCK_MONOTONIC);
-    pthread_mutex_lock(&tm_store_lock);
+    tm_store_stop();
     tm_store_snapshot_end(s->undo);
     tm_hooks_choose_half();
     for (uint32_t i = 0; i < s->n_late; i++)
         s->late[i].size_bytes = tm_store_overflow_find(s->late[i].addr);
-    pthread_mutex_unlock(&tm_store_lock);
+    tm_store_go();
     uint64_t pause_ns = now_ns(CLOCK_MONOTONIC) - start_ns;
     if (pause_ns > s->pause_ns)
         s->pause_ns = pause_ns;

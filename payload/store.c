@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "payload/store.h"
 
+#include "format/sampling.h"
 #include "payload/mem.h"
 #include "payload/sample.h"
 
@@ -12,7 +13,10 @@ enum {
 };
 
 struct tm_store tm_store;
-pthread_mutex_t tm_store_lock = PTHREAD_MUTEX_INITIALIZER;
+uint32_t tm_lanes_used = TM_LANE_SHARED + 1;
+struct tm_lane_lock tm_lane_locks[TM_LANES] = {
+    [0 ... TM_LANES - 1] = {PTHREAD_MUTEX_INITIALIZER},
+};
 
 /* Guards the overflow table. Innermost: nothing is called while it is held. */
 static pthread_mutex_t overflow_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -21,6 +25,18 @@ static uint64_t overflow_used; /* slots that are not empty; overflow_lock */
 static struct tm_overflow_slot *overflow_table(void)
 {
     return (struct tm_overflow_slot *)tm_state_export.overflow_addr;
+}
+
+void tm_store_stop(void)
+{
+    for (uint32_t lane = TM_LANE_SHARED; lane < tm_lanes_used; lane++)
+        tm_lane_take((enum tm_lane)lane);
+}
+
+void tm_store_go(void)
+{
+    for (uint32_t lane = TM_LANE_SHARED; lane < tm_lanes_used; lane++)
+        tm_lane_drop((enum tm_lane)lane);
 }
 
 bool tm_store_init(uint32_t granule_shift)
@@ -65,7 +81,8 @@ void tm_store_abandon(void)
     struct tm_state *state = &tm_state_export;
     tm_intern_abandon();
     tm_shadow_abandon();
-    pthread_mutex_init(&tm_store_lock, NULL);
+    for (int lane = 0; lane < TM_LANES; lane++)
+        pthread_mutex_init(&tm_lane_locks[lane].mutex, NULL);
     pthread_mutex_init(&overflow_lock, NULL);
     state->counters_gil = state->counters_shared = (struct tm_vec){0};
     state->overflow_addr = state->overflow_slots = overflow_used = 0;
@@ -81,7 +98,7 @@ uint64_t tm_store_live_blocks(void)
     uint64_t blocks = 0;
     uint32_t n_sites = tm_vec_count(&tm_state_export.sites);
     for (uint32_t i = 0; i < n_sites; i++)
-        for (int lane = 0; lane < TM_LANES; lane++) {
+        for (int lane = TM_LANE_GIL; lane <= TM_LANE_SHARED; lane++) {
             struct tm_counter *counter = tm_store_counter((enum tm_lane)lane, i);
             blocks += __atomic_load_n(&counter->total_blocks, __ATOMIC_RELAXED) -
                       __atomic_load_n(&counter->gone_blocks, __ATOMIC_RELAXED);
@@ -204,30 +221,9 @@ uint64_t tm_store_measure(size_t other_bytes)
 
 /* ---- sampling ---- */
 
-/* exp(-x) for x >= 0 without libm: halve x until the series converges, then square back. */
-static double exp_minus(double x)
-{
-    int halvings = 0;
-    for (; x > 0.5 && halvings < 12; halvings++)
-        x /= 2;
-    if (x > 0.5)
-        return 0;
-    double term = 1, sum = 1;
-    for (int k = 1; k < 16; k++) {
-        term *= -x / k;
-        sum += term;
-    }
-    while (halvings-- > 0)
-        sum *= sum;
-    return sum;
-}
-
 __attribute__((noinline, cold)) struct tm_weight tm_store_scaled_weight(uint64_t size_bytes)
 {
-    double size = size_bytes ? (double)size_bytes : 1;
-    double x = size / tm_store.sample_mean_bytes;
-    /* 1 - exp(-x) loses its digits for a small x; there the series is exact enough. */
-    double chance = x < 1e-4 ? x - x * x / 2 : 1 - exp_minus(x);
+    double chance = tm_sampling_chance(size_bytes, tm_store.sample_mean_bytes);
     return (struct tm_weight){(int64_t)((double)size_bytes / chance + 0.5),
                               (int64_t)(TM_BLOCK_SCALE / chance + 0.5)};
 }
@@ -281,8 +277,7 @@ struct tm_taken tm_store_lift(enum tm_lane lane, uint64_t addr)
     if (taken.entry != 0) {
         struct tm_weight weight = tm_store_weight(taken.size_bytes);
         struct tm_counter *counter = tm_store_node_counter(lane, tm_entry_node(taken.entry));
-        counter->live_bytes -= weight.bytes;
-        counter->gone_blocks += (uint64_t)weight.blocks;
+        tm_store_count_gone(lane, counter, weight.bytes, (uint64_t)weight.blocks);
         tm_store_shift_traced(lane, -weight.bytes);
     }
     return taken;
@@ -293,8 +288,7 @@ void tm_store_drop_back(enum tm_lane lane, uint64_t addr, struct tm_taken taken)
     struct tm_weight weight = tm_store_weight(taken.size_bytes);
     struct tm_counter *counter = tm_store_node_counter(lane, tm_entry_node(taken.entry));
     tm_store_put_back(addr, taken);
-    counter->live_bytes += weight.bytes;
-    counter->gone_blocks -= (uint64_t)weight.blocks;
+    tm_store_count_gone(lane, counter, -weight.bytes, -(uint64_t)weight.blocks);
     tm_store_shift_traced(lane, weight.bytes);
 }
 
@@ -305,7 +299,7 @@ bool tm_store_mark(uint64_t addr)
         return false;
     if (tm_store.sample_mean_bytes != 0 && __atomic_load_n(slot, __ATOMIC_RELAXED) == 0)
         tm_store_note_page(addr);
-    __atomic_store_n(slot, __atomic_load_n(slot, __ATOMIC_RELAXED) | TM_MARK_BIT, __ATOMIC_RELAXED);
+    __atomic_fetch_or(slot, TM_MARK_BIT, __ATOMIC_RELAXED);
     return true;
 }
 

@@ -1,16 +1,21 @@
 // SPDX-License-Identifier: MIT
 /*
  * The trace store: shadow map, counters and totals together, so that a record
- * is one call. Two lanes write it:
+ * is one call. It is written in lanes, each with a lock and caches of its own:
  *
- *   the GIL lane     the obj and mem hooks of the main interpreter; the GIL is
- *                    its lock, its counters are written with plain stores;
- *   the shared lane  everybody else: raw allocations by threads without the GIL,
- *                    interpreters with a GIL of their own; tm_store_lock.
+ *   the GIL lane      the obj and mem hooks of the main interpreter; the GIL is
+ *                     its lock, its counters are written with plain stores;
+ *   the shared lanes  everybody else: raw allocations by threads without the GIL,
+ *                     interpreters with a GIL of their own. One of them serves a
+ *                     Python with a GIL. In a free-threaded build they do all the
+ *                     work, a thread has one to itself as far as there are enough
+ *                     of them, and the GIL lane is idle. Their counters are common
+ *                     to them and written with atomic operations.
  *
- * A moment at which both the GIL and tm_store_lock are held is a consistent
- * view of everything. Lock order: GIL, tm_store_lock, tm_intern_lock. No
- * function here calls an allocator of the program.
+ * A moment at which the GIL and the locks of all shared lanes (tm_store_stop) are
+ * held is a consistent view of everything: the lanes stand still. Lock order: GIL,
+ * lanes ascending, tm_intern_lock. No function here calls an allocator of the
+ * program.
  */
 #pragma once
 
@@ -22,7 +27,8 @@
 #include "payload/intern.h"
 #include "payload/shadow.h"
 
-enum tm_lane { TM_LANE_GIL = 0, TM_LANE_SHARED = 1, TM_LANES = 2 };
+enum { TM_SHARED_LANES = 32 };
+enum tm_lane { TM_LANE_GIL = 0, TM_LANE_SHARED = 1, TM_LANES = 1 + TM_SHARED_LANES };
 
 /* An entry that vanished while a snapshot was being copied, as it was when that began. */
 struct tm_undo {
@@ -37,7 +43,7 @@ struct tm_undo_log {
     bool lost; /* memory was short: the snapshot under way cannot be completed */
 };
 
-/* What the hot path reads; written while both lanes stand still. */
+/* What the hot path reads; written while the lanes stand still. */
 struct tm_store {
     uint64_t generation_bits; /* the current generation, shifted to its place */
     uint32_t generation;
@@ -52,10 +58,31 @@ struct tm_store {
 };
 
 extern struct tm_store tm_store;
-extern pthread_mutex_t tm_store_lock;
+/* Lanes in use: 2, in a free-threaded build TM_LANES. Set before the store is up. */
+extern uint32_t tm_lanes_used;
+
+/* The lock of a shared lane. */
+struct tm_lane_lock {
+    pthread_mutex_t mutex;
+} __attribute__((aligned(64)));
+extern struct tm_lane_lock tm_lane_locks[TM_LANES];
+
+static inline void tm_lane_take(enum tm_lane lane)
+{
+    pthread_mutex_lock(&tm_lane_locks[lane].mutex);
+}
+
+static inline void tm_lane_drop(enum tm_lane lane)
+{
+    pthread_mutex_unlock(&tm_lane_locks[lane].mutex);
+}
+
+/* Takes and drops the locks of all shared lanes. */
+void tm_store_stop(void);
+void tm_store_go(void);
 
 bool tm_store_init(uint32_t granule_shift);
-/* Both lanes stand still or are known to be off. */
+/* The lanes stand still or are known to be off. */
 void tm_store_done(void);
 void tm_store_abandon(void);
 
@@ -66,7 +93,7 @@ bool tm_store_overflow_put(uint64_t addr, uint64_t size_bytes);
 
 void tm_store_undo_append(enum tm_lane lane, uint64_t addr, uint64_t entry);
 
-/* Snapshots: begin and end are called with both lanes standing still. Entries of older
+/* Snapshots: begin and end are called with the lanes standing still. Entries of older
  * generations belong to the snapshot; what of them vanishes meanwhile goes to the undo logs. */
 void tm_store_snapshot_begin(void);
 /* Moves the logs to ret[TM_LANES]; the caller gives them back with tm_store_undo_free. */
@@ -117,7 +144,16 @@ tm_store_node_counter(enum tm_lane lane, uint32_t node)
 /* Blocks that are alive, by the counters of all sites. Any thread; costs a walk of the sites. */
 uint64_t tm_store_live_blocks(void);
 
-/* Adds to the total without a look at the window. Returns the total of both lanes. */
+/* Raises a peak that several lanes write. */
+static inline void tm_store_raise(int64_t *peak, int64_t value)
+{
+    int64_t seen = __atomic_load_n(peak, __ATOMIC_RELAXED);
+    while (value > seen && !__atomic_compare_exchange_n(peak, &seen, value, true, __ATOMIC_RELAXED,
+                                                        __ATOMIC_RELAXED))
+        ;
+}
+
+/* Adds to the total without a look at the window. Returns the total of all lanes. */
 __attribute__((always_inline)) static inline int64_t tm_store_shift_traced(enum tm_lane lane,
                                                                            int64_t bytes)
 {
@@ -125,7 +161,7 @@ __attribute__((always_inline)) static inline int64_t tm_store_shift_traced(enum 
     if (lane == TM_LANE_GIL)
         TM_LANE_ADD(state->gil_bytes, bytes);
     else
-        TM_LANE_ADD(state->shared_bytes, bytes);
+        atomic_fetch_add_explicit(&state->shared_bytes, bytes, memory_order_relaxed);
     return tm_store_traced_bytes();
 }
 
@@ -140,27 +176,53 @@ __attribute__((always_inline)) static inline int64_t tm_store_add_traced(enum tm
     return traced;
 }
 
+/* A new block of a shared lane: other lanes write the same counter. */
+static inline void tm_store_account_shared(struct tm_counter *counter, int64_t bytes,
+                                           uint64_t blocks)
+{
+    int64_t live = __atomic_add_fetch(&counter->live_bytes, bytes, __ATOMIC_RELAXED);
+    __atomic_fetch_add(&counter->total_blocks, blocks, __ATOMIC_RELAXED);
+    tm_store_raise(&counter->peak_bytes, live);
+    int64_t traced = tm_store_add_traced(TM_LANE_SHARED, bytes);
+    tm_store_raise((int64_t *)&tm_state_export.shared_peak_bytes, traced);
+}
+
+/* Takes a block out of a counter; negative numbers put it back. */
+__attribute__((always_inline)) static inline void
+tm_store_count_gone(enum tm_lane lane, struct tm_counter *counter, int64_t bytes, uint64_t blocks)
+{
+    if (lane == TM_LANE_GIL) {
+        counter->live_bytes -= bytes;
+        counter->gone_blocks += blocks;
+    } else {
+        __atomic_fetch_sub(&counter->live_bytes, bytes, __ATOMIC_RELAXED);
+        __atomic_fetch_add(&counter->gone_blocks, blocks, __ATOMIC_RELAXED);
+    }
+}
+
 __attribute__((always_inline)) static inline void
 tm_store_account_new(enum tm_lane lane, struct tm_counter *counter, int64_t bytes, uint64_t blocks)
 {
     struct tm_state *state = &tm_state_export;
+    if (lane != TM_LANE_GIL) {
+        tm_store_account_shared(counter, bytes, blocks);
+        return;
+    }
     int64_t live = counter->live_bytes + bytes;
     counter->live_bytes = live;
     counter->total_blocks += blocks;
     if (live > counter->peak_bytes)
         counter->peak_bytes = live;
     int64_t traced = tm_store_add_traced(lane, bytes);
-    /* Each lane has a peak of its own, so that neither overwrites a higher one of the other's. */
-    _Atomic int64_t *peak = lane == TM_LANE_GIL ? &state->peak_bytes : &state->shared_peak_bytes;
-    if (traced > atomic_load_explicit(peak, memory_order_relaxed))
-        atomic_store_explicit(peak, traced, memory_order_relaxed);
+    /* The shared lanes have a peak of their own: neither overwrites a higher one of the other's. */
+    if (traced > atomic_load_explicit(&state->peak_bytes, memory_order_relaxed))
+        atomic_store_explicit(&state->peak_bytes, traced, memory_order_relaxed);
 }
 
 __attribute__((always_inline)) static inline void
 tm_store_account_gone(enum tm_lane lane, struct tm_counter *counter, int64_t bytes, uint64_t blocks)
 {
-    counter->live_bytes -= bytes;
-    counter->gone_blocks += blocks;
+    tm_store_count_gone(lane, counter, bytes, blocks);
     tm_store_add_traced(lane, -bytes);
 }
 

@@ -40,11 +40,12 @@ static void cache_done(struct tm_traceback_cache *cache)
 bool tm_traceback_init(void)
 {
     tm_store.mark_freed = tm_traceback_code_died;
-    if (cache_init(&tm_traceback_caches[TM_LANE_GIL], GIL_WALKS) &&
-        cache_init(&tm_traceback_caches[TM_LANE_SHARED], SHARED_WALKS))
-        return true;
-    tm_traceback_done();
-    return false;
+    bool ok = cache_init(&tm_traceback_caches[TM_LANE_GIL], GIL_WALKS);
+    for (uint32_t lane = TM_LANE_SHARED; lane < tm_lanes_used && ok; lane++)
+        ok = cache_init(&tm_traceback_caches[lane], SHARED_WALKS);
+    if (!ok)
+        tm_traceback_done();
+    return ok;
 }
 
 void tm_traceback_done(void)
@@ -56,7 +57,7 @@ void tm_traceback_done(void)
 size_t tm_traceback_resident_bytes(void)
 {
     size_t total = 0;
-    for (int lane = 0; lane < TM_LANES; lane++) {
+    for (uint32_t lane = 0; lane < tm_lanes_used; lane++) {
         const struct tm_traceback_cache *cache = &tm_traceback_caches[lane];
         total += tm_mem_resident_bytes(cache->sites, TM_SITE_SLOTS * sizeof(*cache->sites), NULL);
         total += tm_mem_resident_bytes(cache->walks, (cache->walk_mask + 1) * sizeof(*cache->walks),
@@ -88,12 +89,13 @@ static void drop_all(struct tm_traceback_cache *cache)
 
 void tm_traceback_flush(void)
 {
-    for (int lane = 0; lane < TM_LANES; lane++)
-        if (tm_traceback_caches[lane].sites != NULL)
-            drop_all(&tm_traceback_caches[lane]);
+    if (tm_traceback_caches[TM_LANE_GIL].sites != NULL)
+        drop_all(&tm_traceback_caches[TM_LANE_GIL]);
+    /* The others catch up before their next use: most of many lanes may be idle. */
+    atomic_fetch_add_explicit(&tm_traceback_deaths, 1, memory_order_relaxed);
 }
 
-/* Code objects died that this lane did not see die: forget everything. */
+/* Code objects died that this lane did not see die, or all was flushed. */
 __attribute__((noinline, cold)) void tm_traceback_catch_up(struct tm_traceback_cache *cache)
 {
     cache->deaths_seen = atomic_load_explicit(&tm_traceback_deaths, memory_order_relaxed);
@@ -189,11 +191,7 @@ __attribute__((noinline)) bool tm_traceback_walk_slow(struct tm_traceback_cache 
         if (slot->site != TM_SITE_SKIP)
             cache->path[n++] = slot->site & ~TM_SITE_OWN_BIT;
     }
-    uint32_t node = 0;
-    pthread_mutex_lock(&tm_intern_lock);
-    for (uint32_t i = n; i > 0 && node != TM_NONE; i--)
-        node = tm_intern_node_locked(node, cache->path[i - 1]);
-    pthread_mutex_unlock(&tm_intern_lock);
+    uint32_t node = tm_intern_path(cache->path, n);
     if (node == TM_NONE)
         return false;
     *ret_node = node;

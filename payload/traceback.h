@@ -68,7 +68,7 @@ void tm_traceback_done(void);
 void tm_traceback_abandon(void);
 /* How much of the caches is in memory, nearly: a table may be growing meanwhile. */
 size_t tm_traceback_resident_bytes(void);
-/* Forgets all cached tracebacks, e.g. when the limit or a filter changes. Both lanes stand still.
+/* Forgets all cached tracebacks, e.g. when the limit or a filter changes. The lanes stand still.
  */
 void tm_traceback_flush(void);
 /* A code object that was marked is being freed. Called with the lane's lock. */
@@ -190,7 +190,7 @@ static inline void tm_traceback_not_traced(struct tm_traceback_cache *cache)
     cache->own = false;
 }
 
-/* For a lane that does not see every code object die (the shared one): before each use. */
+/* For a lane that does not see every code object die (a shared one): before each use. */
 static inline void tm_traceback_refresh(struct tm_traceback_cache *cache)
 {
     if (cache->deaths_seen != atomic_load_explicit(&tm_traceback_deaths, memory_order_relaxed))

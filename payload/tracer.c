@@ -55,11 +55,6 @@ int tm_tracer_setup(const struct tm_layout *dwarf, char *message, size_t message
         return 0;
     if (!tm_pyapi_load(message, message_bytes))
         return -TM_BOOT_E_PYTHON;
-    if (tm_py.free_threaded) {
-        snprintf(message, message_bytes,
-                 "Python %s is a free-threaded build, which tm cannot trace yet", tm_py.version);
-        return -TM_BOOT_E_PYTHON;
-    }
     if (!tm_layout_choose(dwarf, message, message_bytes))
         return -TM_BOOT_E_PYTHON;
     if (!tm_code_setup(message, message_bytes) || !tm_layout_check(message, message_bytes))
@@ -169,9 +164,9 @@ void tm_tracer_trim(void)
         tm_hooks_own_end(own);
         if (!taken)
             break;
-        pthread_mutex_lock(&tm_store_lock);
+        tm_store_stop();
         tm_shadow_trim_do(&trim);
-        pthread_mutex_unlock(&tm_store_lock);
+        tm_store_go();
         own = tm_hooks_own_begin();
         tm_gil_drop(gil);
         tm_hooks_own_end(own);
@@ -181,8 +176,11 @@ void tm_tracer_trim(void)
 
 static bool store_up(void)
 {
-    uint32_t granule_shift =
-        tm_py.version_hex < 0x03080000 ? TM_GRANULE_SHIFT_OLD : TM_GRANULE_SHIFT;
+    /* The mimalloc of free-threaded builds has blocks of 8 bytes, as pymalloc aligns up to 3.7. */
+    uint32_t granule_shift = tm_py.version_hex < 0x03080000 || tm_py.free_threaded
+                                 ? TM_GRANULE_SHIFT_OLD
+                                 : TM_GRANULE_SHIFT;
+    tm_lanes_used = tm_py.free_threaded ? TM_LANES : TM_LANE_SHARED + 1;
     if (!tm_store_init(granule_shift))
         return false;
     if (!tm_traceback_init()) {
@@ -197,11 +195,11 @@ static bool store_up(void)
 
 static int set_native(uint32_t depth, char *message, size_t message_bytes)
 {
-    pthread_mutex_lock(&tm_store_lock);
+    tm_store_stop();
     bool ok = tm_native_enable_locked(depth);
     tm_state_export.native_depth = tm_native_depth;
     tm_hooks_choose_half();
-    pthread_mutex_unlock(&tm_store_lock);
+    tm_store_go();
     if (!ok)
         snprintf(message, message_bytes, "no memory for native frames");
     return ok ? 0 : -ENOMEM;
@@ -281,22 +279,22 @@ int tm_tracer_enable(const struct tm_tracer_options *options, char *message, siz
 
 void tm_tracer_set_limit(uint32_t frames)
 {
-    pthread_mutex_lock(&tm_store_lock);
+    tm_store_stop();
     if (tm_traceback_limit != frames) {
         tm_traceback_limit = frames;
         tm_state_export.traceback_limit = frames;
         tm_traceback_flush();
     }
-    pthread_mutex_unlock(&tm_store_lock);
+    tm_store_go();
 }
 
 int tm_tracer_set_filters(const struct tm_filter_spec *specs, size_t n_specs)
 {
     adopt_if_forked();
-    pthread_mutex_lock(&tm_store_lock);
+    tm_store_stop();
     int error = tm_filter_replace(specs, n_specs);
     tm_hooks_choose_half();
-    pthread_mutex_unlock(&tm_store_lock);
+    tm_store_go();
     return error;
 }
 
@@ -309,9 +307,9 @@ bool tm_tracer_restart_if_displaced(void)
     after.lost_blocks += tm_tracer_totals().traced_blocks;
     tm_hooks_restart();
     /* Code objects died unseen as well. */
-    pthread_mutex_lock(&tm_store_lock);
+    tm_store_stop();
     tm_traceback_flush();
-    pthread_mutex_unlock(&tm_store_lock);
+    tm_store_go();
     tm_query_clear();
     /* The program's allocations from here on are seen again. */
     restarts = after;

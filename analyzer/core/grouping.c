@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "analyzer/core/bucket.h"
+#include "analyzer/core/sampled.h"
 #include "analyzer/core/scan.h"
 #include "analyzer/core/size.h"
 
@@ -39,12 +40,28 @@ bool tm_group_by_needs_traces(enum tm_group_by by)
 
 /* --- by node --- */
 
+static void add(struct tm_tally *to, struct tm_tally amount)
+{
+    to->bytes = add_saturated(to->bytes, amount.bytes);
+    to->count = add_saturated(to->count, amount.count);
+}
+
+static bool tally_sampled_rows(struct tm_tally *tally, const struct tm_batch *batch)
+{
+    for (uint32_t i = 0; i < batch->count; i++)
+        add(&tally[batch->column.node[i]],
+            tm_sampled_weight(batch->sample_mean_bytes, batch->column.size_bytes[i]));
+    return true;
+}
+
 static bool tally_rows(void *state, const struct tm_batch *batch)
 {
     struct tm_tally *tally = state;
     const uint32_t *node = batch->column.node;
     const uint64_t *size_bytes = batch->column.size_bytes;
 
+    if (batch->sample_mean_bytes != 0)
+        return tally_sampled_rows(tally, batch);
     for (uint32_t i = 0; i < batch->count; i++) {
         tally[node[i]].bytes += size_bytes[i];
         tally[node[i]].count++;
@@ -69,8 +86,7 @@ struct tm_tally *tm_image_tally(const struct tm_image *image, struct tms_error *
     for (unsigned i = 1; i < n_states; i++) {
         const struct tm_tally *part = states[i];
         for (size_t n = 0; ok && n < n_nodes; n++) {
-            sum[n].bytes += part[n].bytes;
-            sum[n].count += part[n].count;
+            add(&sum[n], part[n]);
         }
         free(states[i]);
     }
@@ -142,12 +158,6 @@ static bool gather(const struct tm_tally *dense, uint32_t n, struct tm_groups *r
             ret->items[at++] = (struct tm_group){i, dense[i].bytes, dense[i].count};
     }
     return true;
-}
-
-static void add(struct tm_tally *to, struct tm_tally amount)
-{
-    to->bytes = add_saturated(to->bytes, amount.bytes);
-    to->count = add_saturated(to->count, amount.count);
 }
 
 /* Lines and files are Python's: what native code takes is its caller's there. False: the frame does
@@ -334,10 +344,12 @@ static bool column_rows(void *data, const struct tm_batch *batch)
     const uint8_t *keep = state->image->keep_node;
 
     for (uint32_t i = 0; i < batch->count; i++) {
+        struct tm_tally amount;
         if (keep && !keep[batch->column.node[i]])
             continue;
-        if (!tm_buckets_add(&state->buckets, column_value(state, batch, i),
-                            batch->column.size_bytes[i], 1))
+        amount = tm_sampled_weight(batch->sample_mean_bytes, batch->column.size_bytes[i]);
+        if (!tm_buckets_add(&state->buckets, column_value(state, batch, i), amount.bytes,
+                            amount.count))
             return false;
     }
     return true;
@@ -416,6 +428,9 @@ bool tm_groups_make(struct tm_image *image, enum tm_group_by by, unsigned flags,
     }
     if (!ok)
         return false;
+    if (by != TM_BY_ADDRESS && tm_sampled_mean(image->file) != 0)
+        for (size_t i = 0; i < groups.n_items; i++)
+            groups.items[i].count = (groups.items[i].count + TM_SAMPLED_UNIT / 2) / TM_SAMPLED_UNIT;
     for (size_t i = 0; i < groups.n_items; i++) {
         groups.bytes = add_saturated(groups.bytes, groups.items[i].bytes);
         groups.count = add_saturated(groups.count, groups.items[i].count);

@@ -51,7 +51,8 @@ struct tm_groups {
     uint64_t count;
 };
 
-/* What one traceback of the file holds. */
+/* What one traceback of the file holds. Where the file was sampled (analyzer/core/sampled.h) these
+ * are estimates, and count is in units of 1 / TM_SAMPLED_UNIT. */
 struct tm_tally {
     uint64_t bytes;
     uint64_t count;
@@ -62,7 +63,8 @@ bool tm_group_by_needs_traces(enum tm_group_by by);
 /* Whether grouping so looks at frames, so that "cumulative" means something. */
 bool tm_group_by_has_frames(enum tm_group_by by);
 
-/* Groups what the image's filters keep. A snapshot without traces is grouped by its counters. On
+/* Groups what the image's filters keep. A snapshot without traces is grouped by its counters. Sums
+ * of a sampled one are estimates of what the program held, but by address: a block is itself. On
  * failure *ret is untouched. */
 bool tm_groups_make(struct tm_image *image, enum tm_group_by by, unsigned flags,
                     struct tm_groups *ret, struct tms_error *error);

@@ -9,6 +9,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "analyzer/core/sampled.h"
+
 /* A thread costs about as much as decoding half a group, so each should get several. */
 #define GROUPS_PER_THREAD 4u
 
@@ -117,6 +119,7 @@ static void *work(void *data)
     struct tm_batch batch = {
         .column = {columns.address, columns.node, columns.size_bytes, columns.domain, columns.age,
                    columns.type, columns.thread},
+        .sample_mean_bytes = tm_sampled_mean(scan->file),
     };
     uint32_t group;
 

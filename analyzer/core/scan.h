@@ -33,7 +33,8 @@ struct tm_batch {
         const uint32_t *thread;
     } column; /* NULL where not asked for */
     uint32_t count;
-    uint64_t first_row; /* number of the first trace in the file */
+    uint64_t first_row;       /* number of the first trace in the file */
+    double sample_mean_bytes; /* tm_sampled_mean of the file */
 };
 
 /* Called on a worker's thread with that worker's state; false stops the scan (no memory). */

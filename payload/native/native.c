@@ -72,7 +72,7 @@ int tm_native_prepare(char *message, size_t message_bytes)
 
 static void forget_addresses(void)
 {
-    for (int lane = 0; lane < TM_LANES; lane++)
+    for (uint32_t lane = 0; lane < tm_lanes_used; lane++)
         if (tm_native_lanes[lane].pcs != NULL)
             memset(tm_native_lanes[lane].pcs, 0, TM_NATIVE_PCS * sizeof(struct tm_native_pc));
     tm_traceback_flush();
@@ -80,7 +80,7 @@ static void forget_addresses(void)
 
 static bool lanes_up(void)
 {
-    for (int i = 0; i < TM_LANES; i++) {
+    for (uint32_t i = 0; i < tm_lanes_used; i++) {
         struct tm_native_lane *lane = &tm_native_lanes[i];
         if (lane->pcs == NULL)
             lane->pcs = tm_mem_map(TM_NATIVE_PCS * sizeof(*lane->pcs));
@@ -126,14 +126,14 @@ static void refresh(void)
         tm_native_map_free(fresh);
         return;
     }
-    pthread_mutex_lock(&tm_store_lock);
+    tm_store_stop();
     struct tm_native_map *old = fresh;
     if (tm_native_depth != 0) {
         old = tm_native_map;
         tm_native_map = fresh;
         forget_addresses();
     }
-    pthread_mutex_unlock(&tm_store_lock);
+    tm_store_go();
     own = tm_hooks_own_begin();
     tm_gil_drop(gil);
     tm_hooks_own_end(own);

@@ -15,7 +15,7 @@
 
 #define TM_NATIVE_DEPTH_MAX 128u
 
-/* Native frames to keep of each traceback; 0: none. Written while both lanes stand still. */
+/* Native frames to keep of each traceback; 0: none. Written while the lanes stand still. */
 extern uint32_t tm_native_depth;
 
 /* ---- the agent's side ---- */
@@ -23,7 +23,7 @@ extern uint32_t tm_native_depth;
 /* Before the GIL is taken for tm_tracer_enable with a depth: builds the map. Holds no lock.
  * 0 or -errno with a message. */
 int tm_native_prepare(char *message, size_t message_bytes);
-/* Sets the depth and publishes what was prepared. GIL and tm_store_lock, the caches exist. False:
+/* Sets the depth and publishes what was prepared. The lanes stand still, the caches exist. False:
  * memory is short, or nothing was prepared (depth not 0). */
 bool tm_native_enable_locked(uint32_t depth);
 /* Compiles what the loader has brought and publishes it. Without the GIL; cheap where nothing has

@@ -4,7 +4,7 @@
  *
  * A map is built on a thread that holds neither the GIL nor a lock of ours (the
  * loader's lock is taken, module by module), never changes afterwards, and is
- * published by swapping one pointer while both lanes of the store stand still:
+ * published by swapping one pointer while the lanes of the store stand still:
  * a hook that runs reads either the old map or the new one, and nobody reads
  * the old one when it is freed. All memory is our own, so that a module that is
  * unloaded meanwhile takes nothing away that a hook may read.

@@ -214,12 +214,21 @@ static struct tm_py_method methods[] = {
 };
 
 /* m_size 0 rather than -1: every interpreter comes here, and can be told no. */
-static struct tm_py_module_def definition = {
-    .ob_refcnt = 1,
-    .m_name = "_pytracemalloc",
-    .m_doc = "The C half of pytracemalloc.",
-    .m_size = 0,
-    .m_methods = methods,
+static struct {
+    /* What an object of a free-threaded build begins with: ob_tid; ob_mutex, ob_gc_bits and
+     * ob_ref_local, whose highest value stands for "immortal" (Include/object.h of 3.13). */
+    uint64_t ob_tid, ob_ref_local;
+    struct tm_py_module_def with_gil;
+} definition = {
+    .ob_ref_local = 0xffffffffull << 32,
+    .with_gil =
+        {
+            .ob_refcnt = 1,
+            .m_name = "_pytracemalloc",
+            .m_doc = "The C half of pytracemalloc.",
+            .m_size = 0,
+            .m_methods = methods,
+        },
 };
 
 static bool set_string(PyObj *module, const char *name, const char *value)
@@ -232,7 +241,10 @@ static bool set_string(PyObj *module, const char *name, const char *value)
 
 PyObj *tm_module_new(void)
 {
-    PyObj *module = tm_pyf.PyModule_Create2(&definition, TM_PY_API_VERSION);
+    void *head = tm_py.free_threaded ? (void *)&definition : (void *)&definition.with_gil;
+    if (tm_py.free_threaded)
+        definition.with_gil.ob_refcnt = 0; /* ob_ref_shared */
+    PyObj *module = tm_pyf.PyModule_Create2(head, TM_PY_API_VERSION);
     if (module != NULL &&
         (!set_string(module, "version", TM_VERSION) ||
          !set_string(module, "unseen", tm_py.redirected ? TM_REDIRECT_UNSEEN : ""))) {
@@ -262,6 +274,6 @@ void init_pytracemalloc(void)
 {
     PyObj *module = PyInit__pytracemalloc();
     if (module != NULL)
-        tm_pyf.PyDict_SetItemString(tm_pyf.PyImport_GetModuleDict(), definition.m_name, module);
+        tm_pyf.PyDict_SetItemString(tm_pyf.PyImport_GetModuleDict(), definition.with_gil.m_name, module);
     tm_py_decref(module);
 }

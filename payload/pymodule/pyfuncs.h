@@ -17,7 +17,7 @@ typedef long PySize;
 typedef PyObj *tm_py_cfunction(PyObj *self, PyObj *args);
 
 /* Mirrors of PyMethodDef and PyModuleDef (Include/methodobject.h, Include/moduleobject.h); the
- * same in all versions with the GIL. */
+ * same in all versions with the GIL; a free-threaded build has more in front of the second. */
 struct tm_py_method {
     const char *name;
     tm_py_cfunction *meth;

@@ -40,6 +40,9 @@ bool tm_session_begin(void)
     char message[160];
     if (core != NULL || tm_module_imported)
         return true;
+    /* The module's functions count on a GIL. Importing it turns the GIL on; this would not. */
+    if (tm_py.free_threaded)
+        return false;
     if (!tm_pyfuncs_load(message, sizeof(message)))
         return false;
     core = tm_module_new();

@@ -83,6 +83,30 @@ static struct block *find(uint64_t addr)
     }
 }
 
+/* Leaves the deleted places behind: a long run uses ever new addresses. lock. */
+static void rebuild(void)
+{
+    struct block *old = table;
+    size_t n_bytes = slots * sizeof(*table);
+    table = mmap(NULL, n_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+                 -1, 0);
+    used = 0;
+    for (uint64_t k = 0; k < slots; k++) {
+        if (old[k].addr <= 1)
+            continue;
+        uint64_t i = start_of(old[k].addr);
+        while (table[i].addr != 0)
+            i = (i + 1) & (slots - 1);
+        table[i] = old[k];
+        used++;
+    }
+    munmap(old, n_bytes);
+    if (used > slots / 2) {
+        fprintf(stderr, "alloc_log: the table is full\n");
+        abort();
+    }
+}
+
 static void add(void *ptr, size_t size, int domain)
 {
     pthread_mutex_lock(&lock);
@@ -90,11 +114,10 @@ static void add(void *ptr, size_t size, int domain)
         uint64_t i = start_of((uint64_t)ptr);
         while (table[i].addr > 1)
             i = (i + 1) & (slots - 1);
-        if (table[i].addr == 0 && ++used > slots * 3 / 4) {
-            fprintf(stderr, "alloc_log: the table is full\n");
-            abort();
-        }
+        used += table[i].addr == 0;
         table[i] = (struct block){(uint64_t)ptr, size, (uint64_t)domain};
+        if (used > slots * 3 / 4)
+            rebuild();
         totals.bytes += size;
         totals.blocks++;
         totals.calls++;

@@ -150,7 +150,7 @@ static void step(struct churn *churn)
 static void *churn_main(void *data)
 {
     struct churn *churn = data;
-    pthread_mutex_t *lock = churn->lane == TM_LANE_GIL ? &gil : &tm_store_lock;
+    pthread_mutex_t *lock = churn->lane == TM_LANE_GIL ? &gil : &tm_lane_locks[churn->lane].mutex;
     while (!atomic_load(&stop)) {
         pthread_mutex_lock(lock);
         for (int i = 0; i < 20; i++)
@@ -189,22 +189,22 @@ static void take_snapshot(int64_t *ret_wanted_bytes, int64_t *ret_wanted_blocks,
     struct scan scan = {0, g_hash_table_new(NULL, NULL), g_array_new(FALSE, FALSE, 8)};
     struct tm_undo_log logs[TM_LANES];
     pthread_mutex_lock(&gil);
-    pthread_mutex_lock(&tm_store_lock);
+    tm_store_stop();
     *ret_wanted_bytes = tm_store_traced_bytes();
     *ret_wanted_blocks = live_blocks();
     tm_store_snapshot_begin();
     scan.generation = tm_store.generation;
-    pthread_mutex_unlock(&tm_store_lock);
+    tm_store_go();
     pthread_mutex_unlock(&gil);
     tm_shadow_walk(scan_chunk, &scan);
     pthread_mutex_lock(&gil);
-    pthread_mutex_lock(&tm_store_lock);
+    tm_store_stop();
     tm_store_snapshot_end(logs);
     for (guint i = 0; i < scan.late->len; i++) {
         uint64_t addr = g_array_index(scan.late, uint64_t, i);
         g_hash_table_insert(scan.seen, (gpointer)addr, (gpointer)tm_store_overflow_find(addr));
     }
-    pthread_mutex_unlock(&tm_store_lock);
+    tm_store_go();
     pthread_mutex_unlock(&gil);
     for (int lane = 0; lane < TM_LANES; lane++) {
         g_assert_false(logs[lane].lost);
@@ -254,6 +254,111 @@ static void test_snapshots_add_up_under_load(void)
     tm_store_done();
 }
 
+/* ---- free-threaded: every thread has a lane, and blocks go from thread to thread ---- */
+
+enum { FREE_THREADS = 8, SHARED_BLOCKS = 4000, FREE_STEPS = 40000 };
+
+/* A block has an owner as long as its place is BUSY, and no entry while its place is EMPTY. */
+enum { EMPTY = 0, LIVE = 1, BUSY = 2 };
+
+struct common {
+    _Atomic uint32_t place[SHARED_BLOCKS];
+    uint64_t size[SHARED_BLOCKS]; /* of whom has the place */
+};
+static struct common common;
+
+struct free_thread {
+    pthread_t thread;
+    enum tm_lane lane;
+    uint64_t random;
+    int64_t bytes, blocks; /* that it recorded less those that it forgot */
+};
+
+/* Threads that intern at the same moment get the same node for the same path. */
+static void intern_step(uint64_t random)
+{
+    enum { DEPTH = 6 };
+    uint32_t path[DEPTH], node;
+    for (int i = 0; i < DEPTH; i++)
+        path[i] = tm_intern_node_at(nodes[(random >> (5 * i)) % SITES])->site;
+    node = tm_intern_path(path, DEPTH);
+    g_assert_cmpuint(tm_intern_path(path, DEPTH), ==, node);
+    for (int i = 0; i < DEPTH; i++, node = tm_intern_node_at(node)->parent)
+        g_assert_cmpuint(tm_intern_node_at(node)->site, ==, path[i]);
+    g_assert_cmpuint(node, ==, 0);
+}
+
+static void free_step(struct free_thread *t)
+{
+    t->random = t->random * 6364136223846793005ull + 1442695040888963407ull;
+    if ((t->random >> 60) == 0)
+        intern_step(t->random >> 20);
+    uint64_t random = t->random >> 33, i = random % SHARED_BLOCKS;
+    uint64_t addr = 0x7f0000000000 + 16 * i;
+    uint32_t was = atomic_exchange(&common.place[i], BUSY);
+    if (was == BUSY)
+        return;
+    tm_lane_take(t->lane);
+    if (was == EMPTY) {
+        common.size[i] = random % 64 == 0 ? (1 << 24) + random % 9 : random % 5000;
+        tm_store_record(t->lane, addr, common.size[i], 1, nodes[random % SITES]);
+        t->bytes += (int64_t)common.size[i];
+        t->blocks++;
+        was = LIVE;
+    } else if (random % 4 == 0) {
+        struct tm_taken taken = tm_store_lift(t->lane, addr);
+        g_assert_cmpuint(taken.size_bytes, ==, common.size[i]);
+        tm_store_drop_back(t->lane, addr, taken);
+    } else {
+        tm_store_forget(t->lane, addr);
+        t->bytes -= (int64_t)common.size[i];
+        t->blocks--;
+        was = EMPTY;
+    }
+    tm_lane_drop(t->lane);
+    atomic_store(&common.place[i], was);
+}
+
+static void *free_main(void *data)
+{
+    for (int i = 0; i < FREE_STEPS; i++)
+        free_step(data);
+    return NULL;
+}
+
+/* More threads than lanes would share them; here the last two have one together. */
+static void test_lanes_of_their_own(void)
+{
+    static struct free_thread threads[FREE_THREADS];
+    int64_t bytes = 0, blocks = 0, peak;
+    tm_lanes_used = TM_LANES;
+    set_up();
+    memset(&common, 0, sizeof(common));
+    for (int i = 0; i < FREE_THREADS; i++) {
+        threads[i] = (struct free_thread){
+            .lane = TM_LANE_SHARED + (enum tm_lane)MIN(i, FREE_THREADS - 2), .random = (uint64_t)i};
+        g_assert_cmpint(pthread_create(&threads[i].thread, NULL, free_main, &threads[i]), ==, 0);
+    }
+    for (int i = 0; i < 40; i++) {
+        int64_t wanted_bytes, wanted_blocks, found_bytes, found_blocks;
+        take_snapshot(&wanted_bytes, &wanted_blocks, &found_bytes, &found_blocks);
+        g_assert_cmpint(found_blocks, ==, wanted_blocks);
+        g_assert_cmpint(found_bytes, ==, wanted_bytes);
+    }
+    for (int i = 0; i < FREE_THREADS; i++) {
+        pthread_join(threads[i].thread, NULL);
+        bytes += threads[i].bytes;
+        blocks += threads[i].blocks;
+    }
+    g_assert_cmpint(tm_store_traced_bytes(), ==, bytes);
+    g_assert_cmpint(live_blocks(), ==, blocks);
+    peak = atomic_load(&tm_state_export.shared_peak_bytes);
+    g_assert_cmpint(peak, >=, bytes);
+    g_assert_cmpuint(atomic_load(&tm_state_export.dropped), ==, 0);
+    tm_store_done();
+    tm_lanes_used = TM_LANE_SHARED + 1;
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -261,5 +366,6 @@ int main(int argc, char **argv)
     g_test_add_func("/engine/store/many-large-ones", test_many_large_ones);
     g_test_add_func("/engine/store/marks", test_marks_outlive_everything_but_the_free);
     g_test_add_func("/engine/store/snapshots-add-up", test_snapshots_add_up_under_load);
+    g_test_add_func("/engine/store/lanes-of-their-own", test_lanes_of_their_own);
     return g_test_run();
 }

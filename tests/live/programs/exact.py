@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Traces a churning program and compares the engine with the log of an allocator below it.
 
-Arguments: a folder, frames, rounds, seconds between snapshots (0.1). Prints "exact BLOCKS BYTES CALLS" or fails."""
+Arguments: a folder, frames, rounds of each thread ("600") or how long they run ("600s"), seconds
+between snapshots (0.1). Prints "exact BLOCKS BYTES CALLS SNAPSHOTS" or fails."""
 import ctypes
+import itertools
 import json
 import os
 import random
@@ -13,7 +15,9 @@ import time
 import engine
 import tms
 
-FOLDER, LIMIT, ROUNDS = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+FOLDER, LIMIT = sys.argv[1], int(sys.argv[2])
+SECONDS = float(sys.argv[3][:-1]) if sys.argv[3].endswith("s") else None
+ROUNDS = int(sys.argv[3]) if SECONDS is None else sys.maxsize
 PAUSE = float(sys.argv[4]) if len(sys.argv) > 4 else 0.1
 log_path = os.path.join(engine.LIB_DIR, "libtm-alloc-log.so")
 log, log_free = ctypes.PyDLL(log_path), ctypes.CDLL(log_path)
@@ -44,7 +48,10 @@ def address_of(function):
 def churn(seed):
     rng = random.Random(seed)
     held = {}
-    for i in range(ROUNDS):
+    end = time.monotonic() + SECONDS if SECONDS is not None else None
+    for i in itertools.count():
+        if i == ROUNDS or end is not None and time.monotonic() >= end:
+            break
         what = rng.randrange(12)
         key = rng.randrange(50)
         if what < 3:
@@ -58,7 +65,7 @@ def churn(seed):
             elif isinstance(value, list):
                 value.extend(range(1000))
         elif what == 6:
-            held[key] = json.loads(json.dumps({"a": [1.5, None, "x" * i] * 5}))
+            held[key] = json.loads(json.dumps({"a": [1.5, None, "x" * (i % 2000)] * 5}))
         elif what == 7:
             held[key] = (n for n in [i, i + 1])
             next(held[key])
@@ -93,7 +100,7 @@ def main():
         block.extend(bytes(50000))
     del before[:200]
     number = 0
-    while any(thread.is_alive() for thread in threads):
+    while number == 0 or any(thread.is_alive() for thread in threads):
         number += 1
         engine.snapshot(os.path.join(FOLDER, "%d.tms" % (number % 50)), counter=number)
         time.sleep(PAUSE)

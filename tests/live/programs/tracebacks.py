@@ -209,12 +209,32 @@ def instrumented():
         assert len(lines) > 20
 
 
+def covered():
+    """Under coverage, whose own tracer must go on as the program set it."""
+    try:
+        import coverage
+    except ImportError:
+        return
+    measure = coverage.Coverage(data_file=None, include=[__file__])
+    measure.start()
+    tracer = sys.gettrace()
+    multi_line()
+    list(delegating())
+    callbacks()
+    assert sys.gettrace() is tracer
+    measure.stop()
+    lines = measure.get_data().lines(__file__)
+    first = multi_line.__code__.co_firstlineno
+    assert first + 1 in lines and callbacks.__code__.co_firstlineno + 1 in lines, lines
+
+
 def main():
     expected.clear()  # the class body ran untraced
     engine.enable(LIMIT)
     for _ in range(3):
         everything()
     instrumented()
+    covered()
     thread = threading.Thread(target=everything)
     thread.start()
     thread.join()

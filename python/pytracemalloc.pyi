@@ -151,6 +151,7 @@ class DisplayTopTask(Task):
 
 class TakeSnapshotTask(Task):
     filename_template: str
+    counter: int
     traces: bool
     metrics: bool
     callback: Optional[Callable[[Snapshot], Any]]

@@ -32,7 +32,8 @@ def body(name):
 pytestmark = pytest.mark.pythons(low=(2, 7), high=(3, 13))
 
 
-@pytest.mark.parametrize("name", ["behaviours.py", "document.py"])
+@pytest.mark.parametrize("name", ["behaviours.py", "document.py", "signatures.py",
+                                  "snapshot_tasks.py"])
 def test_body(python, name):
     must(run(python, body(name)))
 
@@ -91,3 +92,73 @@ def test_command_line(python, tmp_path):
     assert status == 1 and "Usage" in out
     status, out = run(python, "-m", "pytracemalloc", TM_ANALYZE=str(tmp_path / "absent"))
     assert status == 1 and out.startswith("ERROR: cannot run"), out
+
+
+# The document's, name of the module aside; then what stands for "run your application", and the
+# command that the document has for the files.
+APPLICATION = "# ... run your application ...\n"
+EXAMPLES = {
+    "display_top": """
+import pytracemalloc
+pytracemalloc.enable()
+# ... run your application ...
+pytracemalloc.DisplayTop().display(50)
+""",
+    "differences": """
+import pytracemalloc
+task = pytracemalloc.DisplayTopTask(25, group_by='filename')
+task.display_top.count = False
+task.display_top.average = False
+task.display_top.metrics = False
+task.set_memory_threshold(5 * 1024 * 1024)
+task.set_delay(60)
+pytracemalloc.enable()
+task.schedule()
+# ... run your application ...
+""",
+    "snapshot": """
+import pytracemalloc
+pytracemalloc.enable()
+# ... run your application ...
+snapshot = pytracemalloc.Snapshot.create(traces=True)
+snapshot.write('snapshot.pickle')
+""",
+    "compare": """
+import pytracemalloc
+task = pytracemalloc.TakeSnapshotTask(traces=True)
+task.set_memory_threshold(5 * 1024 * 1024)
+task.set_delay(60)
+pytracemalloc.enable()
+task.schedule()
+# ... run your application ...
+""",
+    "filters": """
+import pytracemalloc
+pytracemalloc.add_include_filter(pytracemalloc.__file__)
+pytracemalloc.add_exclude_filter(pytracemalloc.__file__)
+""",
+}
+
+
+def test_examples(python, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    outputs = {}
+    for name, example in EXAMPLES.items():
+        (tmp_path / "as_it_stands.py").write_text(example)
+        must(run(python, "as_it_stands.py"))
+        (tmp_path / (name + ".py")).write_text(example.replace(
+            APPLICATION, "n = 6 * 1024 * 1024\nfirst = b'x' * n\nfor i in range(3): pass\n"
+                         "second = b'x' * n\nfor i in range(3): pass\n"))
+        outputs[name] = must(run(python, name + ".py"))
+    top = outputs["display_top"]
+    assert "Top " in top and "allocations per filename and line number\n" in top
+    assert "display_top.py:5: size=6 MiB, count=1\n" in top, top
+    shown = [line.split("differences.py: ") for line in outputs["differences"].splitlines()]
+    assert [line[1] for line in shown if len(line) == 2] == ["6 MiB", "12 MiB (+6 MiB)"], shown
+    status, out = run(python, "-m", "pytracemalloc", "snapshot.pickle")
+    assert status == 0 and "snapshot.py:5: size=6 MiB, count=1\n" in out, out
+    names = ["tracemalloc-0001.pickle", "tracemalloc-0002.pickle"]
+    assert sorted(path.name for path in tmp_path.glob("tracemalloc*")) == names
+    status, out = run(python, "-m", "pytracemalloc", *names)
+    assert status == 0 and "(compared to " in out, out
+    assert "compare.py:11: size=6 MiB (+6 MiB), count=1 (+1)\n" in out, out

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * Time for the agent. Deadlines are CLOCK_MONOTONIC in nanoseconds; TM_NEVER is
- * later than all of them.
+ * Reads the clocks, for the whole payload. Deadlines are CLOCK_MONOTONIC in
+ * nanoseconds; TM_NEVER is later than all of them.
  */
 #pragma once
 

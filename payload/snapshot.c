@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #include "format/tms_writer.h"
+#include "payload/clock.h"
 #include "payload/gil.h"
 #include "payload/hooks.h"
 #include "payload/mem.h"
@@ -65,13 +66,6 @@ struct snapshot {
 
 /* Outermost: taken without the GIL. The store has room for one snapshot at a time. */
 static pthread_mutex_t snapshot_lock = PTHREAD_MUTEX_INITIALIZER;
-
-static uint64_t now_ns(clockid_t clock)
-{
-    struct timespec now;
-    clock_gettime(clock, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
 
 static int fail(struct tm_snapshot_result *result, int error, const char *message)
 {
@@ -148,7 +142,7 @@ static int begin(struct snapshot *s)
     int gil;
     if (gil_take(&gil) < 0)
         return fail(s->result, -ENODEV, "the Python interpreter is shutting down");
-    uint64_t start_ns = now_ns(CLOCK_MONOTONIC);
+    uint64_t start_ns = tm_clock_monotonic_ns();
     int error = 0;
     if (!tm_tracer_is_enabled()) {
         error = fail(s->result, -ENODEV, "tracing is off");
@@ -161,7 +155,7 @@ static int begin(struct snapshot *s)
         error = fail(s->result, -ENODEV, "tracing is off");
     } else {
         tm_store_stop();
-        s->timestamp_ns = now_ns(CLOCK_REALTIME);
+        s->timestamp_ns = tm_clock_real_ns();
         s->n_nodes = tm_vec_count(&tm_state_export.nodes);
         s->n_sites = tm_vec_count(&tm_state_export.sites);
         s->n_strings = tm_vec_count(&tm_state_export.strings);
@@ -176,7 +170,7 @@ static int begin(struct snapshot *s)
         }
         tm_store_go();
     }
-    s->pause_ns = now_ns(CLOCK_MONOTONIC) - start_ns;
+    s->pause_ns = tm_clock_monotonic_ns() - start_ns;
     gil_drop(gil);
     return error;
 }
@@ -188,14 +182,14 @@ static int end(struct snapshot *s)
     int gil;
     if (gil_take(&gil) < 0)
         return fail(s->result, -ENODEV, "the Python interpreter is shutting down");
-    uint64_t start_ns = now_ns(CLOCK_MONOTONIC);
+    uint64_t start_ns = tm_clock_monotonic_ns();
     tm_store_stop();
     tm_store_snapshot_end(s->undo);
     tm_hooks_choose_half();
     for (uint32_t i = 0; i < s->n_late; i++)
         s->late[i].size_bytes = tm_store_overflow_find(s->late[i].addr);
     tm_store_go();
-    uint64_t pause_ns = now_ns(CLOCK_MONOTONIC) - start_ns;
+    uint64_t pause_ns = tm_clock_monotonic_ns() - start_ns;
     if (pause_ns > s->pause_ns)
         s->pause_ns = pause_ns;
     gil_drop(gil);
@@ -446,7 +440,7 @@ static void write_process_facts(struct snapshot *s)
     if (read_file("/proc/self/stat", text, sizeof(text)) > 0 && strrchr(text, ')') != NULL) {
         /* Field 22 of proc(5): ticks after boot, the third is the first behind the name. */
         uint64_t ticks = read_number(skip_fields(strrchr(text, ')') + 2, 19));
-        uint64_t boot_ns = now_ns(CLOCK_REALTIME) - now_ns(CLOCK_BOOTTIME);
+        uint64_t boot_ns = tm_clock_real_ns() - tm_clock_ns(CLOCK_BOOTTIME);
         long hz = sysconf(_SC_CLK_TCK);
         if (hz > 0)
             tms_writer_fact_i64(s->writer, "start_time_ns",

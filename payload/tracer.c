@@ -8,11 +8,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "format/boot.h"
 #include "payload/arena.h"
+#include "payload/clock.h"
 #include "payload/code.h"
 #include "payload/filter.h"
 #include "payload/gil.h"
@@ -41,13 +41,6 @@ static bool ready;
 static struct tm_restarts restarts; /* GIL */
 
 static _Atomic uint64_t own_free_bytes; /* as last measured */
-
-static uint64_t now_ns(clockid_t clock)
-{
-    struct timespec now;
-    clock_gettime(clock, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
 
 int tm_tracer_setup(const struct tm_layout *dwarf, char *message, size_t message_bytes)
 {
@@ -259,11 +252,11 @@ int tm_tracer_enable(const struct tm_tracer_options *options, char *message, siz
     tm_traceback_limit = options->traceback_limit;
     tm_state_export.traceback_limit = options->traceback_limit;
     tm_state_export.sample_bytes = options->sample_bytes;
-    tm_state_export.enabled_ns = now_ns(CLOCK_REALTIME);
+    tm_state_export.enabled_ns = tm_clock_real_ns();
     tm_state_export.snapshots = 0;
     tm_store.sample_mean_bytes = (double)options->sample_bytes;
     if (options->sample_bytes != 0)
-        tm_sample_init(options->sample_bytes, now_ns(CLOCK_MONOTONIC));
+        tm_sample_init(options->sample_bytes, tm_clock_monotonic_ns());
     tm_hooks_install();
     if (tm_py.redirected && tm_redirect_problem()[0] != '\0') {
         snprintf(message, message_bytes, "%s", tm_redirect_problem());
@@ -444,7 +437,7 @@ static int list_threads(struct thread_seen *seen, int max)
 bool tm_tracer_quiesce(int timeout_ms)
 {
     static struct thread_seen seen[THREADS_MAX];
-    uint64_t end_ns = now_ns(CLOCK_MONOTONIC) + (uint64_t)timeout_ms * 1000000u;
+    uint64_t end_ns = tm_clock_monotonic_ns() + (uint64_t)timeout_ms * TM_NS_PER_MS;
     int n = list_threads(seen, THREADS_MAX);
     if (n == THREADS_MAX)
         return false; /* more threads than can be watched: stay mapped */
@@ -471,7 +464,7 @@ bool tm_tracer_quiesce(int timeout_ms)
             tm_redirect_done();
             return true;
         }
-        if (now_ns(CLOCK_MONOTONIC) > end_ns)
+        if (tm_clock_monotonic_ns() > end_ns)
             return false;
         usleep(2000);
     }

@@ -65,6 +65,14 @@ static PyObj *raise_core(const struct tms_error *error)
     return tm_py_raise(tm_pyf.value_error, error->message);
 }
 
+/* The capsule that Python holds; NULL with an exception, and nothing was taken over. */
+static PyObj *wrap(void *object, const char *name, void (*gone)(PyObj *))
+{
+    PyObj *capsule = tm_pyf.PyCapsule_New(object, name, gone);
+    tm_pycapsules += capsule != NULL;
+    return capsule;
+}
+
 static bool make(struct tm_model *model, struct tm_image *image, const struct tms_file *file,
                  enum tm_group_by by, unsigned flags, struct tm_groups *ret,
                  struct tms_error *error)
@@ -91,15 +99,9 @@ PyObj *tm_group_py_make(PyObj *self, PyObj *args)
               make(&g->model, &g->image, &source->file, (enum tm_group_by)by,
                    cumulative ? TM_GROUP_CUMULATIVE : TM_GROUP_DEFAULT, &g->groups, &error);
     tm_pyf.PyEval_RestoreThread(tstate);
-    PyObj *result = NULL;
-    if (ok)
-        result = tm_pyf.PyCapsule_New(g, GROUPS, groups_gone);
-    else
-        raise_core(&error);
+    PyObj *result = ok ? wrap(g, GROUPS, groups_gone) : raise_core(&error);
     if (result == NULL)
         groups_free(g);
-    else
-        tm_pycapsules++;
     return result;
 }
 
@@ -186,15 +188,9 @@ PyObj *tm_group_py_compare(PyObj *self, PyObj *args)
     tm_py_tstate *tstate = tm_pyf.PyEval_SaveThread();
     bool ok = compare(c, flags, &error);
     tm_pyf.PyEval_RestoreThread(tstate);
-    PyObj *result = NULL;
-    if (ok)
-        result = tm_pyf.PyCapsule_New(c, CHANGES, changes_gone);
-    else
-        raise_core(&error);
+    PyObj *result = ok ? wrap(c, CHANGES, changes_gone) : raise_core(&error);
     if (result == NULL)
         changes_free(c);
-    else
-        tm_pycapsules++;
     return result;
 }
 

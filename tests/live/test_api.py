@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The Python module, imported: bodies in api/ run under every Python found."""
 import os
+import shutil
 import subprocess
 import sys
 
@@ -81,6 +82,19 @@ def test_hidden_sitecustomize_runs(python, tmp_path):
                PYTHONDONTWRITEBYTECODE="1")
     out = subprocess.check_output([python.path, "-c", "print(hidden)"], env=env)
     assert out.decode().strip() == str(tmp_path / "sitecustomize.py")
+
+
+def test_installed(python, tmp_path):
+    """In a virtual environment, by the one file that its site-packages get."""
+    venv = tmp_path / "venv"
+    subprocess.check_call([python.path, "-m", "venv", "--without-pip", str(venv)])
+    shutil.copy(os.path.join(MODULE_DIR, "pytracemalloc.pth"), str(
+        next(venv.glob("lib/python3*/site-packages"))))
+    for value, expected in (("5", "True 5\n"), ("0", "False 1\n")):
+        env = dict(os.environ, PYTRACEMALLOC=value, PYTHONDONTWRITEBYTECODE="1")
+        env.pop("PYTHONPATH", None)
+        out = subprocess.check_output([str(venv / "bin" / "python"), "-c", ASK], env=env)
+        assert out.decode() == expected
 
 
 def test_command_line(python, tmp_path):

@@ -158,6 +158,63 @@ class Tracing(Case):
         t.set_traceback_limit(100)
         self.assertEqual(t.get_traceback_limit(), 100)
 
+    def test_limit_is_for_new_traces(self):
+        def deep(n):
+            return allocate(2000) if n == 0 else deep(n - 1)
+
+        t.set_traceback_limit(2)
+        t.enable()
+        first = deep(6)
+        t.set_traceback_limit(5)
+        second = deep(6)
+        self.assertEqual(len(t.get_object_trace(first[0])[1]), 2)
+        self.assertEqual(len(t.get_object_trace(second[0])[1]), 5)
+
+    def test_unknown_frames_are_none(self):
+        """A line below 1 is None, and so is a file without a name."""
+        import ast
+        tree = ast.parse("data = letter * 30001")
+        for node in ast.walk(tree):
+            if hasattr(node, "lineno"):
+                node.lineno = node.end_lineno = 0 if sys.version_info >= (3, 11) else -1
+        t.enable()
+        for filename, expected in (("some.py", "some.py"), ("", None)):
+            space = {"letter": b"x"}
+            code = compile(tree, filename, "exec")
+            if sys.version_info[:2] == (3, 10):  # its compiler begins at 1 whatever it is told
+                code = code.replace(co_firstlineno=0)
+            exec(code, space)
+            size, traceback = t.get_object_trace(space["data"])
+            self.assertEqual(traceback, ((expected, None),))
+            self.assertIn(None, t.get_stats()[expected])
+
+    def test_all_domains(self):
+        try:
+            import ctypes
+        except ImportError:
+            self.skipTest("no ctypes")
+        t.enable()
+        for domain in ("PyMem_Raw", "PyMem_", "PyObject_"):
+            calls = {}
+            for name, result, arguments in (
+                    ("Malloc", ctypes.c_void_p, (ctypes.c_size_t,)),
+                    ("Calloc", ctypes.c_void_p, (ctypes.c_size_t, ctypes.c_size_t)),
+                    ("Realloc", ctypes.c_void_p, (ctypes.c_void_p, ctypes.c_size_t)),
+                    ("Free", None, (ctypes.c_void_p,))):
+                calls[name] = getattr(ctypes.pythonapi, domain + name)
+                calls[name].restype, calls[name].argtypes = result, arguments
+            block = calls["Malloc"](12345)
+            self.assertEqual(t.get_trace(block)[0], 12345, domain)
+            block = calls["Realloc"](block, 23456)
+            self.assertEqual(t.get_trace(block)[0], 23456, domain)
+            before = t.get_traced_memory()[0]
+            calls["Free"](block)
+            self.assertIsNone(t.get_trace(block), domain)
+            self.assertLess(t.get_traced_memory()[0], before - 20000)
+            block = calls["Calloc"](11, 1000)
+            self.assertEqual(t.get_trace(block)[0], 11000, domain)
+            calls["Free"](block)
+
     def test_equal_tracebacks_are_one_object(self):
         t.set_traceback_limit(4)
         t.enable()
@@ -200,6 +257,21 @@ class Tracing(Case):
         self.assertIsNotNone(t.get_object_trace(made[6]))
         self.assertLessEqual(t.get_object_address(made[2]), id(made[2]))
         self.assertEqual(t.get_object_address(made[6]), id(made[6]))
+
+    def test_object_address_is_the_block(self):
+        """What lies before an object: the GC head, and from 3.11 on its __dict__ and weakrefs."""
+        class Plain(object):
+            pass
+
+        class Slots(object):
+            __slots__ = ("a",)
+
+        head = 16 if sys.version_info >= (3, 8) else 32
+        more = 16 if sys.version_info >= (3, 11) else 0
+        t.enable()
+        for one, before in ((Slots(), head), (Plain(), head + more), (b"x" * 500, 0)):
+            self.assertEqual(id(one) - t.get_object_address(one), before)
+            self.assertEqual(t.get_object_trace(one), t.get_trace(t.get_object_address(one)))
 
     def test_process_memory(self):
         rss, vms = t.get_process_memory()
@@ -520,6 +592,41 @@ class Tasks(Case):
         task.schedule()
         t.disable()
         self.assertEqual(t.get_tasks(), [])
+        self.assertFalse(task.is_scheduled())
+
+    def test_disable_drops_the_calls_to_come(self):
+        calls = []
+        t.enable()
+        task = t.Task(calls.append, 1)
+        task.set_memory_threshold(1 << 20)
+        task.schedule()
+        keep = [b"x" * (3 << 20), t.disable()]
+        made = len(calls)
+        self.assertLessEqual(made, 1)
+        del keep
+        for _ in range(1000):
+            keep = [1]
+        self.assertEqual(len(calls), made)
+
+    def test_terms_centre_anew(self):
+        calls = []
+        t.enable()
+        task = t.Task(calls.append, 1)
+        task.set_memory_threshold(1 << 20)
+        task.schedule()
+        keep = []
+        for set_again in (lambda: task.set_memory_threshold(1 << 20),
+                          lambda: task.set_delay(1000)) * 3:
+            keep.append(allocate(700000))
+            self.pause()
+            set_again()  # without it the next one would be too much
+        self.assertEqual(calls, [])
+        keep.append(allocate(700000))
+        keep.append(allocate(700000))
+        self.pause()
+        self.assertEqual(calls, [1])
+        task.set_memory_threshold(None)
+        task.set_delay(None)
         self.assertFalse(task.is_scheduled())
 
     def test_exception_cancels(self):

@@ -359,6 +359,7 @@ static bool start_thread(void)
             return true;
         pthread_join(thread, NULL);
     }
+    tm_gil_make_here();
     atomic_store(&stopping, 0);
     atomic_store(&ended, 0);
     tm_gil_make_here();

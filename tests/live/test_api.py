@@ -40,7 +40,7 @@ def test_body(python, name):
 
 
 # The whole promise is 10000 rounds, which take minutes on each Python: TM_STRESS_ROUNDS=10000.
-STRESS_ROUNDS = os.environ.get("TM_STRESS_ROUNDS", "300")
+STRESS_ROUNDS = os.environ.get("TM_STRESS_ROUNDS", "100")
 
 
 def test_enable_disable_under_threads(python):
@@ -48,7 +48,8 @@ def test_enable_disable_under_threads(python):
 
 
 @pytest.mark.parametrize("scenario", ["at_exit_with_tasks", "at_exit_with_threads",
-                                      "deleted_module", "subinterpreters", "forks_under_threads"])
+                                      "long_call_without_threads", "deleted_module",
+                                      "subinterpreters", "forks_under_threads"])
 def test_surroundings(python, scenario):
     if scenario == "subinterpreters" and python.version < (3,):
         pytest.skip("2.7 has nothing that makes an interpreter from Python")

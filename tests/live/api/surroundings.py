@@ -28,6 +28,18 @@ def at_exit_with_threads():
     time.sleep(0.2)
 
 
+def long_call_without_threads():
+    """A task is due while the main thread is in C for long, and no thread was ever started."""
+    t.enable()
+    calls = []
+    task = t.Task(calls.append, 1)
+    task.set_memory_threshold(1)
+    task.schedule()
+    for _ in range(3):
+        compile("x = [1, 2, {}]\n" * 20000, "long.py", "exec")
+    assert calls
+
+
 def deleted_module():
     t.enable()
     task = t.Task(lambda: None)

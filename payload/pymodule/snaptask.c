@@ -48,14 +48,26 @@ static bool is_class_as_made(PyObj *task)
     return same;
 }
 
+/* The function of a method; of a function itself, which is what 3.x has in a class. */
+static PyObj *function_of(PyObj *object, const char *name)
+{
+    PyObj *method = name ? tm_py.PyObject_GetAttrString(object, name) : tm_py_incref(object);
+    PyObj *function = method ? tm_py.PyObject_GetAttrString(method, "__func__") : NULL;
+    if (function == NULL)
+        return method;
+    tm_py_decref(method);
+    return function;
+}
+
 /* The function is the task's own method take_snapshot. */
 static bool calls_itself(PyObj *task, PyObj *dict)
 {
     PyObj *func = tm_pyf.PyDict_GetItemString(dict, "_func");
     PyObj *args = tm_pyf.PyDict_GetItemString(dict, "_func_args");
     PyObj *bound_to = func ? tm_py.PyObject_GetAttrString(func, "__self__") : NULL;
-    PyObj *bound = func ? tm_py.PyObject_GetAttrString(func, "__func__") : NULL;
-    PyObj *own = tm_py.PyObject_GetAttrString(tm_py_type(task), "take_snapshot");
+    PyObj *bound = func ? function_of(func, NULL) : NULL;
+    PyObj *own = function_of(tm_py_type(task), "take_snapshot");
+    tm_py.PyErr_Clear();
     bool same = bound_to == task && bound != NULL && bound == own && args != NULL &&
                 tm_pyf.PyTuple_Size(args) == 0 &&
                 tm_pyf.PyDict_GetItemString(dict, "_func_kwargs") == tm_py.none &&
@@ -76,12 +88,30 @@ static bool read_flag(PyObj *dict, const char *name, bool *ret)
     return true;
 }
 
+/* int, and 2.7's long: bool is made of the former everywhere. */
+static bool is_int(PyObj *value)
+{
+    PyObj *base = tm_py.PyObject_GetAttrString(tm_py_type(tm_pyf.true_object), "__base__");
+    bool same =
+        value != NULL && (tm_py_type(value) == tm_pyf.int_type || tm_py_type(value) == base);
+    tm_py_decref(base);
+    return same;
+}
+
+/* str: what text of ours becomes. */
+static bool is_text(PyObj *value)
+{
+    PyObj *text = tm_py_text("", 0);
+    bool same = value != NULL && text != NULL && tm_py_type(value) == tm_py_type(text);
+    tm_py_decref(text);
+    return same;
+}
+
 static bool read_terms(PyObj *dict, struct terms *ret)
 {
     PyObj *counter = tm_pyf.PyDict_GetItemString(dict, "counter");
     ret->template = tm_pyf.PyDict_GetItemString(dict, "filename_template");
-    if (ret->template == NULL || tm_py_type(ret->template) != tm_pyf.str_type || counter == NULL ||
-        tm_py_type(counter) != tm_pyf.int_type)
+    if (!is_text(ret->template) || !is_int(counter))
         return false;
     ret->counter = tm_pyf.PyLong_AsLongLong(counter);
     return ret->counter >= 0 && ret->counter < LLONG_MAX &&

@@ -362,7 +362,6 @@ static bool start_thread(void)
     tm_gil_make_here();
     atomic_store(&stopping, 0);
     atomic_store(&ended, 0);
-    tm_gil_make_here();
     sigfillset(&all);
     pthread_sigmask(SIG_BLOCK, &all, &before);
     thread_started = pthread_create(&thread, NULL, thread_main, NULL) == 0;

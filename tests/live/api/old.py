@@ -18,6 +18,11 @@ FileError = IOError if PY2 else OSError
 # A 2.7 without the patch: what is taken by malloc is not seen, and arenas are not counted.
 SEES_ALL = not pytracemalloc.unseen
 
+try:
+    intern = intern  # a builtin of 2.7
+except NameError:
+    intern = sys.intern
+
 if PY2:
     unittest.TestCase.assertRegex = unittest.TestCase.assertRegexpMatches
 
@@ -36,6 +41,21 @@ def parameters(func):
     func = getattr(func, "__wrapped__", func)
     found = inspect.getargspec(func)
     return found.args + [name for name in (found.varargs, found.keywords) if name]
+
+
+def signature(func):
+    """As the document writes it: "(a, b=None)", without self."""
+    if not PY2:
+        found = inspect.signature(func)
+        kept = [p for name, p in found.parameters.items() if name not in ("self", "cls")]
+        return str(found.replace(parameters=kept))
+    names = parameters(func)
+    func = getattr(func, "__init__" if inspect.isclass(func) else "__func__", func)
+    func = getattr(func, "__func__", func)
+    found = inspect.getargspec(getattr(func, "__wrapped__", func))
+    own = len(found.args[:1]) if found.args[:1] in (["self"], ["cls"]) else 0
+    assert names[:own] == found.args[:own]
+    return inspect.formatargspec(found.args[own:], *found[1:])
 
 
 def set_switch_interval(seconds):

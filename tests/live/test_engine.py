@@ -10,7 +10,7 @@ from tools import BIN_DIR
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 LIB_DIR = os.environ.get("TM_LIB_DIR") or os.path.join(os.path.dirname(BIN_DIR), "lib")
-traceable = pytest.mark.pythons(low=(3, 6), high=(3, 13))
+traceable = pytest.mark.pythons(low=(3, 3), high=(3, 13), api=True)
 
 
 def run(python, program, *args, **options):
@@ -30,7 +30,7 @@ def run(python, program, *args, **options):
     return text.strip().splitlines()[-1].split()
 
 
-@traceable
+@pytest.mark.pythons(low=(2, 7), high=(3, 13), api=True)
 def test_totals_equal_an_independent_log(python, tmp_path):
     words = run(python, "exact.py", tmp_path, 16, 600)
     assert words[0] == "exact" and int(words[3]) > 100000
@@ -40,7 +40,7 @@ def test_totals_equal_an_independent_log(python, tmp_path):
         tms.File(file).check()
 
 
-@traceable
+@pytest.mark.pythons(low=(3, 6), high=(3, 13))
 @pytest.mark.parametrize("frames", [0, 1, 5, 4096])
 def test_tracebacks_are_what_python_shows(python, tmp_path, frames):
     words = run(python, "tracebacks.py", tmp_path / "a.tms", frames)
@@ -52,7 +52,7 @@ def test_dropped_code_leaves_nothing_behind(python, tmp_path):
     assert run(python, "code_churn.py", tmp_path / "a.tms", 20000)[0] == "churned"
 
 
-@traceable
+@pytest.mark.pythons(low=(3, 4), high=(3, 13))
 @pytest.mark.parametrize("order,says", [
     ("atAT", "true true inert"),
     ("atTA", "true true true restored"),

@@ -11,16 +11,12 @@
 
 #include "payload/clock.h"
 
-enum {
-    MOVED_NS = 1000,
-    STACK_BYTES_MAX = 8 << 20, /* a stack inside a larger mapping: no more of it is read */
-};
+enum { MOVED_NS = 1000 };
 
 struct look {
     const struct tm_code_range *ranges;
     size_t n;
     uint64_t end_ns;
-    int memory; /* /proc/self/mem */
 };
 
 static bool read_task(const char *tid, const char *name, char *buf, size_t buf_bytes)
@@ -68,53 +64,8 @@ static bool is_inside(const struct look *look, uint64_t pc)
     return false;
 }
 
-static bool returns_inside(const struct look *look, const uint64_t *words, size_t n)
-{
-    for (size_t k = 0; k < n; k++)
-        for (size_t i = 0; i < look->n; i++)
-            if (words[k] > look->ranges[i].begin && words[k] < look->ranges[i].end)
-                return true;
-    return false;
-}
-
-/* Where the mapping around an address ends; 0: there is none. */
-static uint64_t mapping_end(uint64_t addr)
-{
-    FILE *maps = fopen("/proc/self/maps", "re");
-    char line[4096 + 128];
-    uint64_t found = 0;
-    while (maps != NULL && found == 0 && fgets(line, sizeof(line), maps) != NULL) {
-        const char *at = line;
-        uint64_t begin = read_number(&at, 16), end = 0;
-        if (*at++ == '-')
-            end = read_number(&at, 16);
-        if (addr >= begin && addr < end)
-            found = end;
-    }
-    if (maps != NULL)
-        fclose(maps);
-    return found;
-}
-
-static bool stack_is_clean(const struct look *look, uint64_t sp)
-{
-    uint64_t words[512], at = sp & ~7ull, end = mapping_end(sp);
-    if (end - at > STACK_BYTES_MAX)
-        end = at + STACK_BYTES_MAX;
-    while (at < end) {
-        size_t wanted = end - at < sizeof(words) ? end - at : sizeof(words);
-        ssize_t n = pread(look->memory, words, wanted, (off_t)at);
-        if (n < (ssize_t)sizeof(words[0]))
-            return false;
-        if (returns_inside(look, words, (size_t)n / sizeof(words[0])))
-            return false;
-        at += (uint64_t)n & ~7ull;
-    }
-    return end != 0;
-}
-
-/* "NR ARG... SP PC", or "-1 SP PC" outside a call: the two last words. */
-static bool parse_place(const char *text, uint64_t *ret_sp, uint64_t *ret_pc)
+/* "NR ARG... SP PC", or "-1 SP PC" outside a call: the last word. */
+static bool parse_place(const char *text, uint64_t *ret_pc)
 {
     const char *last = strrchr(text, ' '), *before = last;
     while (before != NULL && before > text && before[-1] != ' ')
@@ -122,23 +73,22 @@ static bool parse_place(const char *text, uint64_t *ret_sp, uint64_t *ret_pc)
     if (before == NULL || before == text)
         return false; /* "running" */
     last++;
-    *ret_sp = read_number(&before, 16);
     *ret_pc = read_number(&last, 16);
     return true;
 }
 
 static bool is_outside(const struct look *look, const char *tid)
 {
-    uint64_t first_ns = run_ns(tid), sp, pc;
+    uint64_t first_ns = run_ns(tid), pc;
     struct timespec pause_time = {.tv_nsec = 200000};
     for (;;) {
         char text[256];
         if (!read_task(tid, "syscall", text, sizeof(text)))
             return access("/proc/thread-self/syscall", R_OK) == 0; /* it has ended */
-        if (!parse_place(text, &sp, &pc)) {
+        if (!parse_place(text, &pc)) {
             if (run_ns(tid) > first_ns + MOVED_NS)
                 return true;
-        } else if (!is_inside(look, pc) && stack_is_clean(look, sp)) {
+        } else if (!is_inside(look, pc)) {
             return true;
         }
         if (tm_clock_monotonic_ns() > look->end_ns)
@@ -149,19 +99,17 @@ static bool is_outside(const struct look *look, const char *tid)
 
 bool tm_bystanders_are_outside(const struct tm_code_range *ranges, size_t n, int timeout_ms)
 {
-    struct look look = {ranges, n, tm_clock_after_ms(tm_clock_monotonic_ns(), (uint64_t)timeout_ms),
-                        open("/proc/self/mem", O_RDONLY | O_CLOEXEC)};
+    struct look look = {ranges, n,
+                        tm_clock_after_ms(tm_clock_monotonic_ns(), (uint64_t)timeout_ms)};
     DIR *dir = opendir("/proc/self/task");
     struct dirent *entry;
     char own[16];
     snprintf(own, sizeof(own), "%d", (int)syscall(SYS_gettid));
-    bool ok = dir != NULL && look.memory >= 0;
+    bool ok = dir != NULL;
     while (ok && (entry = readdir(dir)) != NULL)
         if (entry->d_name[0] != '.' && strcmp(entry->d_name, own) != 0)
             ok = is_outside(&look, entry->d_name);
     if (dir != NULL)
         closedir(dir);
-    if (look.memory >= 0)
-        close(look.memory);
     return ok;
 }

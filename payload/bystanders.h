@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
  * The other threads of this process: is none of them inside certain code? What
- * the kernel says of a thread that waits is where it is; what lies on its stack
- * is where it goes back to. The stack is read word by word, not unwound: that
- * needs no tables, and also finds what a signal has interrupted.
+ * the kernel says of a thread that waits is where it is.
  */
 #pragma once
 
@@ -17,7 +15,6 @@ struct tm_code_range {
 
 /*
  * True: every other thread was seen to be elsewhere, or has run on since on a processor (the ranges
- * are a few instructions; its stack was not looked at). False: not within timeout_ms. A word on a
- * stack counts if it points behind a range's first byte; pointers to that one are everywhere.
+ * are a few instructions). False: not within timeout_ms.
  */
 bool tm_bystanders_are_outside(const struct tm_code_range *ranges, size_t n, int timeout_ms);

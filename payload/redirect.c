@@ -34,7 +34,10 @@ enum {
     PAGE_BYTES = 4096,
     PLACE_STEP = 1 << 18, /* where our page is tried, down and up from the library */
     PLACE_TRIES = 4096,   /* 1 GiB */
-    THREADS_MS = 200,     /* how long a thread may be on the processor without being looked at */
+    /* How long a thread may be on the processor, or wait for one, without being looked at. Where it
+     * does, the way in is refused, and on the way out our code would stay. */
+    THREADS_IN_MS = 200,
+    THREADS_OUT_MS = 2000,
 };
 
 #ifndef MAP_FIXED_NOREPLACE
@@ -261,7 +264,7 @@ void tm_redirect_done(void)
 /* ---- where the other threads are ---- */
 
 /* The bytes that change, and the ways there and back. */
-static bool threads_are_elsewhere(void)
+static bool threads_are_elsewhere(int timeout_ms)
 {
     struct tm_code_range ranges[3 * FUNCTIONS];
     for (int i = 0; i < FUNCTIONS; i++) {
@@ -271,7 +274,7 @@ static bool threads_are_elsewhere(void)
         ranges[3 * i + 1] = (struct tm_code_range){back - BACK_AT, back - BACK_AT + FAR_JUMP_BYTES};
         ranges[3 * i + 2] = (struct tm_code_range){back, back + f->back_bytes};
     }
-    return tm_bystanders_are_outside(ranges, 3 * FUNCTIONS, THREADS_MS);
+    return tm_bystanders_are_outside(ranges, 3 * FUNCTIONS, timeout_ms);
 }
 
 /* ---- changing the entries ---- */
@@ -385,7 +388,7 @@ static void install(const struct tm_py_allocator *allocator)
         set_problem("another tool has changed PyObject_Malloc, PyObject_Realloc or PyObject_Free");
         return;
     }
-    if (!threads_are_elsewhere()) {
+    if (!threads_are_elsewhere(THREADS_IN_MS)) {
         set_problem("a thread may be inside PyObject_Malloc without holding the GIL");
         return;
     }
@@ -412,7 +415,7 @@ static void remove_all(void)
     if (!installed)
         return;
     current = original;
-    if (entries_are(true) && threads_are_elsewhere() && write_entries(false))
+    if (entries_are(true) && threads_are_elsewhere(THREADS_OUT_MS) && write_entries(false))
         installed = false;
     else
         stuck = true;

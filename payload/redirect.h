@@ -6,8 +6,8 @@
  * the obj domain has these functions, the raw and mem domains are empty.
  *
  * These functions are called under the GIL only. Who changes them holds it, so
- * that no thread is inside; where the other threads are, and what they go back
- * to, is looked at all the same (bystanders.h). x86-64 only.
+ * that no thread is inside; where the kernel says that the others are is
+ * compared with that all the same (bystanders.h). x86-64 only.
  */
 #pragma once
 

@@ -15,6 +15,7 @@ Path = Union[str, "PathLike[str]"]
 _S = TypeVar("_S", bound="Snapshot")
 
 __version__: str
+unseen: str
 
 def cancel_tasks() -> None: ...
 def clear_traces() -> None: ...

@@ -20,7 +20,8 @@ def _run_hidden():
     name = __name__
     try:
         from importlib.machinery import PathFinder
-    except ImportError:
+        find_spec = PathFinder.find_spec
+    except (ImportError, AttributeError):  # before 3.4
         import imp
         try:
             found = imp.find_module(name, path)
@@ -30,7 +31,7 @@ def _run_hidden():
         with found[0]:
             exec(compile(found[0].read(), found[1], "exec"), globals())
         return
-    spec = PathFinder.find_spec(name, path)
+    spec = find_spec(name, path)
     if spec is None or spec.loader is None:
         return
     globals()["__spec__"] = spec

@@ -116,10 +116,16 @@ static bool is_main_interpreter(void)
                               (uint64_t)main_interpreter();
 }
 
+static struct tm_py_module_def definition;
+
 /* Frames of this file are our own code: what it allocates is not traced. */
 static PyObj *py_add_own_file(PyObj *self, PyObj *name)
 {
     (void)self;
+    /* 3.5 would call PyInit in another interpreter, ignore that it fails, and trip over the error
+     * (Python/import.c, _imp_create_dynamic_impl). Without m_init it asks as the first time. */
+    if (tm_py.version_hex >> 16 == 0x0305)
+        definition.m_init = NULL;
     /* 2.7 gives another interpreter a copy of our dictionary and does not ask (Python/import.c,
      * _PyImport_FindExtension). This is the first thing that pytracemalloc.py calls. */
     if (!is_main_interpreter())

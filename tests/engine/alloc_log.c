@@ -196,12 +196,41 @@ static void log_free(void *ctx, void *ptr)
     depth--;
 }
 
+/* PyMemAllocator, which patched Pythons and 3.4 have: without calloc. */
+struct four_pointers {
+    void *ctx;
+    void *(*malloc)(void *ctx, size_t size);
+    void *(*realloc)(void *ctx, void *ptr, size_t size);
+    void (*free)(void *ctx, void *ptr);
+};
+
+static void (*get_four)(int, struct four_pointers *), (*set_four)(int, struct four_pointers *);
+
+static void get_old(int domain, struct allocator *ret)
+{
+    struct four_pointers four;
+    get_four(domain, &four);
+    *ret = (struct allocator){four.ctx, four.malloc, NULL, four.realloc, four.free};
+}
+
+static void set_old(int domain, struct allocator *ours)
+{
+    struct four_pointers four = {ours->ctx, ours->malloc, ours->realloc, ours->free};
+    set_four(domain, &four);
+}
+
 /* GIL. Call it before the engine is enabled. */
 void log_install(void)
 {
     void (*get)(int, struct allocator *), (*set)(int, struct allocator *);
     *(void **)&get = dlsym(RTLD_DEFAULT, "PyMem_GetAllocator");
     *(void **)&set = dlsym(RTLD_DEFAULT, "PyMem_SetAllocator");
+    if (dlsym(RTLD_DEFAULT, "PyMem_RawCalloc") == NULL) {
+        *(void **)&get_four = (void *)get;
+        *(void **)&set_four = (void *)set;
+        get = get_old;
+        set = set_old;
+    }
     table = mmap(NULL, slots * sizeof(*table), PROT_READ | PROT_WRITE,
                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     for (int domain = 0; domain < DOMAINS; domain++) {
@@ -308,7 +337,8 @@ static void *churn_main(void *arg)
                 abort();
         } else {
             churn->free(*place);
-            *place = what & 1 ? churn->malloc(size) : churn->calloc(1, size);
+            *place =
+                what & 1 || churn->calloc == NULL ? churn->malloc(size) : churn->calloc(1, size);
         }
     }
     return NULL;

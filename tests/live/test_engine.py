@@ -10,7 +10,7 @@ from tools import BIN_DIR
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 LIB_DIR = os.environ.get("TM_LIB_DIR") or os.path.join(os.path.dirname(BIN_DIR), "lib")
-traceable = pytest.mark.pythons(low=(3, 6), high=(3, 13))
+traceable = pytest.mark.pythons(low=(3, 3), high=(3, 13), api=True)
 
 
 def run(python, program, *args, **options):
@@ -28,7 +28,7 @@ def run(python, program, *args, **options):
     return text.strip().splitlines()[-1].split()
 
 
-@traceable
+@pytest.mark.pythons(low=(2, 7), high=(3, 13), api=True)
 def test_totals_equal_an_independent_log(python, tmp_path):
     words = run(python, "exact.py", tmp_path, 16, 600)
     assert words[0] == "exact" and int(words[3]) > 100000
@@ -38,7 +38,7 @@ def test_totals_equal_an_independent_log(python, tmp_path):
         tms.File(file).check()
 
 
-@traceable
+@pytest.mark.pythons(low=(3, 6), high=(3, 13))
 def test_sizes_and_reallocs_block_by_block(python, tmp_path):
     with open("/proc/sys/vm/overcommit_memory") as file:
         if file.read().strip() == "2":
@@ -46,7 +46,7 @@ def test_sizes_and_reallocs_block_by_block(python, tmp_path):
     assert run(python, "sizes.py", tmp_path / "a.tms")[0] == "sizes"
 
 
-@traceable
+@pytest.mark.pythons(low=(3, 6), high=(3, 13))
 def test_a_soak_ends_with_exact_totals(python, tmp_path):
     """8 threads, 16 frames, snapshots all the time. TM_SOAK_SECONDS=600 runs it for ten minutes;
     the few seconds of CI are for three versions."""
@@ -60,7 +60,7 @@ def test_a_soak_ends_with_exact_totals(python, tmp_path):
         tms.File(file).check()
 
 
-@traceable
+@pytest.mark.pythons(low=(3, 6), high=(3, 13))
 @pytest.mark.parametrize("frames", [0, 1, 5, 4096])
 def test_tracebacks_are_what_python_shows(python, tmp_path, frames):
     words = run(python, "tracebacks.py", tmp_path / "a.tms", frames)
@@ -74,7 +74,7 @@ def test_dropped_code_leaves_nothing_behind(python, tmp_path):
     assert words[:2] == ["churned", "1000"]
 
 
-@traceable
+@pytest.mark.pythons(low=(3, 4), high=(3, 13))
 @pytest.mark.parametrize("order,says", [
     ("atAT", "true true inert"),
     ("atTA", "true true true restored"),

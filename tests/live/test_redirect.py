@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """A 2.7 without the allocator API, as programs run it today: its code is changed in memory while it
 is traced, and is the file's again afterwards."""
+import os
 import struct
 
 import pytest
@@ -9,6 +10,8 @@ from test_first_light import BLOCK_BYTES, BLOCKS, assert_leak_is_first
 from tools import analyze_json, must, snapshot, tm_attach
 
 pytestmark = pytest.mark.pythons(low=(2, 7), high=(2, 7), api=False)
+
+CHURN_ROUNDS = int(os.environ.get("TM_REDIRECT_ROUNDS", "8"))
 
 
 def executable_segments(path):
@@ -57,10 +60,11 @@ def test_code_is_put_back(python, start_victim, tmp_path):
 
 
 def test_under_hostile_churn(python, start_victim, tmp_path):
-    """Six threads allocate and free all the time while hooks come and go."""
+    """Six threads allocate and free all the time while hooks come and go. TM_REDIRECT_ROUNDS raises
+    how often."""
     victim = start_victim(python, "threads.py")
     before = victim.facts()
-    for _ in range(8):
+    for _ in range(CHURN_ROUNDS):
         victim.prepare(BLOCKS)
         must(tm_attach(victim.pid, cwd=tmp_path))
         first = snapshot(victim, tmp_path)

@@ -8,12 +8,22 @@ Frame = collections.namedtuple("Frame", "file function line first_line")
 Stat = collections.namedtuple("Stat", "live_bytes live_blocks total_blocks peak_bytes")
 
 
+def _rows(form, data):
+    """struct.iter_unpack, which came with 3.4."""
+    return [struct.unpack_from(form, data, at) for at in range(0, len(data), struct.calcsize(form))]
+
+
+def _decode(data):
+    return data if str is bytes else data.decode("utf-8", "surrogatepass")
+
+
 def _svb(data, count):
     """StreamVByte: two bits a value, then the values' bytes."""
+    data = bytearray(data)
     control, at, result = data, (count + 3) // 4, []
     for i in range(count):
         n = (control[i >> 2] >> (2 * (i & 3)) & 3) + 1
-        result.append(int.from_bytes(data[at:at + n], "little"))
+        result.append(sum(byte << 8 * k for k, byte in enumerate(data[at:at + n])))
         at += n
     assert at == len(data)
     return result
@@ -34,19 +44,19 @@ class File:
             body = self._data[at + 16:at + 16 + size]
             at += 16 + (size + 7) // 8 * 8
             if kind == 1:
-                self.facts = dict(item.decode("utf-8", "surrogatepass").split("=", 1)
+                self.facts = dict(_decode(item).split("=", 1)
                                   for item in body.split(b"\0")[:-1])
             elif kind == 2:
                 self._read_strings(body)
             elif kind == 3:
-                self._sites = list(struct.iter_unpack("<IIiIQiI", body))
+                self._sites = list(_rows("<IIiIQiI", body))
             elif kind == 4:
-                self.nodes = list(struct.iter_unpack("<II", body))
+                self.nodes = list(_rows("<II", body))
             elif kind == 5:
                 self._read_traces(body)
             elif kind == 6:
-                for site, _, *values in struct.iter_unpack("<IIQQQQ", body):
-                    self.stats[site] = Stat(*values)
+                for row in _rows("<IIQQQQ", body):
+                    self.stats[row[0]] = Stat(*row[2:])
             elif kind == 7:
                 raw_metrics = body
             elif kind == 0xffffffff:
@@ -55,7 +65,7 @@ class File:
                 assert n_bytes == sum(trace.size for trace in self.traces)
                 done = True
         assert at == len(self._data)
-        for name, kind, value in struct.iter_unpack("<II8s", raw_metrics):
+        for name, kind, value in _rows("<II8s", raw_metrics):
             self.metrics[self._string(name)] = struct.unpack(
                 "<d" if kind == 2 else "<q", value)[0]
         self.traces.sort()
@@ -65,7 +75,7 @@ class File:
         ends = struct.unpack_from("<%dI" % count, body, 4)
         text, start = body[4 + 4 * count:], 0
         for end in ends:
-            self._strings.append(text[start:end].decode("utf-8", "surrogatepass"))
+            self._strings.append(_decode(text[start:end]))
             start = end
 
     def _read_traces(self, body):
@@ -78,7 +88,7 @@ class File:
         steps, nodes = _svb(columns[0], count), _svb(columns[1], count)
         sizes = (struct.unpack("<%dQ" % count, columns[2]) if flags & 1
                  else _svb(columns[2], count))
-        domains = columns[3] if n_domain else [domain] * count
+        domains = bytearray(columns[3]) if n_domain else [domain] * count
         ages = _svb(columns[4], count) if n_age else [age] * count
         for i in range(count):
             address += steps[i] << shift

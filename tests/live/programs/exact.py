@@ -116,7 +116,7 @@ def main():
     for handle in raw:
         log.raw_churn_free(handle)
     compare_blocks()
-    print("exact", both.log.blocks, both.log.bytes, both.log.calls, number)
+    print("exact %d %d %d %d" % (both.log.blocks, both.log.bytes, both.log.calls, number))
 
 
 def compare_blocks():

@@ -9,6 +9,10 @@ from tms import File
 from tools import must, tm_analyze
 
 GDB_SECONDS = 120
+TM_GDB = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "scripts", "gdb",
+                      "tm.py")
+# Snapshots by request only.
+QUIET = ("--delay", 0, "--memory-threshold", 0, "--traceback-limit", 10)
 
 
 def gdb(*words, **options):

@@ -6,22 +6,19 @@ import signal
 
 import pytest
 
-from passive import gdb, make_core, whole
+from passive import QUIET, TM_GDB, gdb, make_core, whole
 from tms import File
 from tools import must, snapshot, tm_attach
 from victim import marked_line, read_status, wait_until
 
 pytestmark = pytest.mark.pythons(low=(3, 6), high=(3, 13))
 
-SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "scripts", "gdb",
-                      "tm.py")
-QUIET = ("--delay", 0, "--memory-threshold", 0, "--traceback-limit", 10)
 LEAK = "_victim.py:%d" % marked_line("_victim.py", "LEAK")
 COMMANDS = ("tm-attach", "tm-block", "tm-diff", "tm-help", "tm-snapshot", "tm-status", "tm-top")
 
 
 def tm_gdb(*words, **options):
-    return gdb("-x", SCRIPT, *words, **options)
+    return gdb("-x", TM_GDB, *words, **options)
 
 
 @pytest.fixture

@@ -20,6 +20,20 @@ enum tm_layout_source {
     TM_LAYOUT_DEBUG_OFFSETS = 3,
 };
 
+static inline const char *tm_layout_source_text(uint32_t source)
+{
+    switch (source) {
+    case TM_LAYOUT_TABLE:
+        return "table";
+    case TM_LAYOUT_DWARF:
+        return "dwarf";
+    case TM_LAYOUT_DEBUG_OFFSETS:
+        return "debug-offsets";
+    default:
+        return "none";
+    }
+}
+
 struct tm_layout {
     uint32_t source;     /* enum tm_layout_source */
     uint32_t py_version; /* major << 8 | minor, e.g. 0x030b */

@@ -18,7 +18,7 @@
 
 #define TM_STATE_SYMBOL "tm_state_export"
 #define TM_STATE_MAGIC 0x3145544154534d54ull /* "TMSTATE1" */
-#define TM_STATE_VERSION 1u
+#define TM_STATE_VERSION 2u
 
 /* A growing array that never moves: segments of 1 << TM_VEC_SHIFT elements. */
 #define TM_VEC_SHIFT 12
@@ -121,6 +121,24 @@ struct tm_overflow_slot {
     _Atomic uint64_t size_bytes;
 };
 
+enum tm_state_flags {
+    TM_STATE_FREE_THREADED = 1u << 0,
+    /* A 2.7 without PEP 445: the functions of the object domain alone are seen. */
+    TM_STATE_REDIRECTED = 1u << 1,
+};
+/* What is not seen then, for people. */
+#define TM_REDIRECT_UNSEEN                                                                            \
+    "Python without PEP 445: only PyObject_Malloc, _Realloc and _Free are seen; not what it "      \
+    "takes by malloc: ints, floats, tables of dicts and sets, items of lists"
+
+/* Sizes of the structs above and how an entry is cut: a reader that was built with others must not
+ * read on, even where nobody thought of TM_STATE_VERSION. */
+#define TM_STATE_SHAPE                                                                             \
+    ((uint64_t)sizeof(struct tm_site) | (uint64_t)sizeof(struct tm_node) << 8 |                    \
+     (uint64_t)sizeof(struct tm_string) << 16 | (uint64_t)sizeof(struct tm_counter) << 24 |        \
+     (uint64_t)sizeof(struct tm_state_module) << 32 | (uint64_t)TM_SIZE_BITS << 40 |               \
+     (uint64_t)TM_DOMAIN_SHIFT << 48 | (uint64_t)TM_VEC_SHIFT << 56)
+
 enum tm_tracing {
     TM_TRACING_OFF = 0,
     TM_TRACING_ON = 1,
@@ -160,10 +178,19 @@ struct tm_state {
                                program's, if that closed ours */
     _Atomic int64_t shared_peak_bytes; /* the peak is the greater of the two, and at least what is
                                           traced now */
+    uint64_t shape;                    /* TM_STATE_SHAPE */
     /* Native modules that were seen in this session: a table that never moves. Sites name them by
      * their place in it, plus 1 (tm_site.first_line). */
     uint64_t modules_addr;         /* struct tm_state_module[]; 0: none yet */
     _Atomic uint32_t module_count; /* those that are complete */
-    uint32_t reserved0;
-    uint64_t reserved[12];
+    uint32_t flags;                /* enum tm_state_flags */
+    uint32_t layout_source;        /* enum tm_layout_source */
+    uint32_t reserved_2;
+    char python[32]; /* "3.11.7", NUL-terminated */
+    /* own_bytes and own_free_bytes (of it, without data) are as the payload last measured them. */
+    _Atomic uint64_t own_free_bytes;
+    _Atomic uint64_t measured_ns; /* CLOCK_REALTIME; 0: never */
+    uint64_t restarts;            /* struct tm_restarts of this session */
+    uint64_t restart_lost_blocks;
+    uint64_t reserved[2];
 };

@@ -156,5 +156,6 @@ _Static_assert(sizeof(struct tms_end) == 24, ".tms format");
  *   restarts, restart_lost_blocks (how often another tool had taken the hooks out in this session,
  *   so that tracing began anew, and how many traces were forgotten in that)
  *   torn (passive reads: entries that were not trusted)
+ *   measured_ns (passive reads: CLOCK_REALTIME when the payload last measured its own memory)
  *   native (depth; 0: none)  layout ("debug-offsets", "dwarf", "table")
  */

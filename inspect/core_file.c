@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "inspect/core_args.h"
 #include "inspect/error.h"
 #include "inspect/mapped_elf.h"
 #include "inspect/target.h"
@@ -46,7 +47,9 @@ typedef struct tm_core {
     GArray *extents;     /* struct extent */
     GArray *files;       /* struct mapped_file */
     uint64_t entry_addr; /* of the program; 0: not known */
-    tm_target *target;   /* borrowed */
+    const uint8_t *auxv; /* in `elf`; NULL: not there */
+    size_t auxv_bytes;
+    tm_target *target; /* borrowed */
 } tm_core;
 
 static void core_free(void *data)
@@ -258,6 +261,8 @@ static void read_prpsinfo(struct tm_target_facts *facts, const uint8_t *note, si
 
 static void read_auxv(tm_core *core, const uint8_t *note, size_t n_bytes)
 {
+    core->auxv = note;
+    core->auxv_bytes = n_bytes;
     for (size_t at = 0; at + 16 <= n_bytes; at += 16)
         if (word(note + at) == AT_ENTRY)
             core->entry_addr = word(note + at + 8);
@@ -416,6 +421,12 @@ static tm_target *open_core(GBytes *bytes, const char *path, const char *exe, co
     self->modules = tm_modules_from_maps(make_maps(core));
     self->modules->opener = open_file;
     self->modules->opener_arg = core;
+    char *arguments =
+        core->auxv != NULL ? tm_core_arguments(self, core->auxv, core->auxv_bytes) : NULL;
+    if (arguments != NULL) {
+        g_free(self->facts.cmdline);
+        self->facts.cmdline = arguments;
+    }
     return self;
 }
 

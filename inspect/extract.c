@@ -78,34 +78,18 @@ bool tm_extract_writer_end(struct tms_writer *writer, struct tm_extract_result *
     return true;
 }
 
-/* PY_VERSION_HEX as sys.version has it. */
-static void format_version(uint32_t hex, char ret[24])
-{
-    unsigned level = hex >> 4 & 0xf;
-    int n = snprintf(ret, 24, "%u.%u.%u", hex >> 24, hex >> 16 & 0xff, hex >> 8 & 0xff);
-    if (level != 0xf)
-        snprintf(ret + n, 24 - (size_t)n, "%s%u",
-                 level == 0xa   ? "a"
-                 : level == 0xb ? "b"
-                                : "rc",
-                 hex & 0xf);
-}
-
 void tm_extract_process_facts(struct tms_writer *writer, const tm_target *target,
-                              uint32_t python_hex)
+                              const char *python)
 {
     const struct tm_target_facts *facts = &target->facts;
-    char version[24];
     if (facts->ppid != 0)
         tms_writer_fact_i64(writer, "ppid", facts->ppid);
     if (facts->start_time_ns != 0)
         tms_writer_fact_i64(writer, "start_time_ns", facts->start_time_ns);
     if (facts->cmdline != NULL)
         tms_writer_fact(writer, "cmdline", facts->cmdline);
-    if (python_hex != 0) {
-        format_version(python_hex, version);
-        tms_writer_fact(writer, "python", version);
-    }
+    if (python[0] != '\0')
+        tms_writer_fact(writer, "python", python);
     tms_writer_fact(writer, "implementation", "cpython");
     tms_writer_fact_i64(writer, "traces", 1);
     tms_writer_fact(writer, "tool", "tm " TM_VERSION);
@@ -152,6 +136,16 @@ void tm_extract_add_metric(GArray *metrics, struct tm_strings *strings, const ch
 {
     struct tms_metric metric = {
         .name = tm_strings_add(strings, name, strlen(name)), .format = format, .value.i = value};
+    if (metric.name != TMS_NO_ID)
+        g_array_append_val(metrics, metric);
+}
+
+void tm_extract_add_percent(GArray *metrics, struct tm_strings *strings, const char *name,
+                            double value)
+{
+    struct tms_metric metric = {.name = tm_strings_add(strings, name, strlen(name)),
+                                .format = TMS_METRIC_PERCENT,
+                                .value.f = value};
     if (metric.name != TMS_NO_ID)
         g_array_append_val(metrics, metric);
 }

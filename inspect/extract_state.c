@@ -9,14 +9,14 @@
  * there when the trace is; tracing that ends or begins anew meanwhile shows in
  * the state, which is read again at the end.
  */
+#include <limits.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "format/state.h"
 #include "inspect/error.h"
 #include "inspect/extract_private.h"
-#include "inspect/mapped_elf.h"
-#include "inspect/payload.h"
 
 #define SEGMENT_ELEMS (1u << TM_VEC_SHIFT)
 #define ADDR_FORMAT "0x%" G_GINT64_MODIFIER "x"
@@ -31,6 +31,7 @@ struct reader {
     struct tm_strings strings;
     GArray *stats;                     /* struct tms_stat */
     GArray *metrics;                   /* struct tms_metric */
+    GArray *modules;                   /* struct tms_module */
     struct tm_overflow_slot *overflow; /* a copy */
     uint64_t traced_blocks;
     uint64_t torn;
@@ -40,6 +41,8 @@ struct reader {
 
 /* No site has this id: site ids are below the number of sites, which is below 2^28. */
 #define TORN_NODE (TMS_NO_ID - 1)
+
+enum { MODULES_MAX = 1 << 16 }; /* more than a payload keeps: a count beyond is damage */
 
 static bool damaged(GError **error, const char *format, ...) G_GNUC_PRINTF(2, 3);
 static bool damaged(GError **error, const char *format, ...)
@@ -51,96 +54,6 @@ static bool damaged(GError **error, const char *format, ...)
     g_set_error(error, TM_INSPECT_ERROR, TM_INSPECT_ERROR_FORMAT,
                 "the payload's state is damaged: %s", what);
     return false;
-}
-
-/* ---- finding it ---- */
-
-/* The payload's tables of symbols may not be in a core (they are read-only pages of a file that is
- * gone), but its data is: the header says what it is. */
-static bool scan_for_magic(tm_target *target, uint64_t start_addr, uint64_t end_addr,
-                           uint64_t *ret_addr)
-{
-    enum { PIECE_BYTES = 1 << 16, SCAN_MAX_BYTES = 1 << 24 };
-    g_autofree uint64_t *piece = g_malloc(PIECE_BYTES);
-    if (end_addr - start_addr > SCAN_MAX_BYTES)
-        end_addr = start_addr + SCAN_MAX_BYTES;
-    for (uint64_t at = start_addr & ~7ull; at < end_addr; at += PIECE_BYTES) {
-        size_t n_bytes = tm_target_read_some(target, at, piece, MIN(PIECE_BYTES, end_addr - at));
-        for (size_t i = 0; i < n_bytes / 8; i++) {
-            if (piece[i] == TM_STATE_MAGIC) {
-                *ret_addr = at + i * 8;
-                return true;
-            }
-        }
-    }
-    return false;
-}
-
-static bool locate(tm_target *target, const struct tm_module *module, uint64_t *ret_addr)
-{
-    if (tm_mapped_elf_find_export(target, module->start_addr, TM_STATE_SYMBOL, ret_addr))
-        return true;
-    const tm_maps *maps = target->modules->maps;
-    for (size_t i = 0; i < maps->count; i++) {
-        const struct tm_map *map = &maps->items[i];
-        if (map->start_addr >= module->start_addr && map->end_addr <= module->end_addr &&
-            map->perms[1] == 'w' &&
-            scan_for_magic(target, map->start_addr, map->end_addr, ret_addr))
-            return true;
-    }
-    return false;
-}
-
-static enum tm_state_found unusable(GError **error, const char *format, ...) G_GNUC_PRINTF(2, 3);
-static enum tm_state_found unusable(GError **error, const char *format, ...)
-{
-    va_list args;
-    va_start(args, format);
-    *error = g_error_new_valist(TM_INSPECT_ERROR, TM_INSPECT_ERROR_NOT_FOUND, format, args);
-    va_end(args);
-    return TM_STATE_UNUSABLE;
-}
-
-static enum tm_state_found check_state(tm_target *target, const struct tm_module *module,
-                                       uint64_t addr, GError **error)
-{
-    struct tm_state state;
-    if (tm_target_read_some(target, addr, &state, sizeof(state)) != sizeof(state))
-        return unusable(error, "%s: the payload's state is not in memory", target->name);
-    if (state.magic != TM_STATE_MAGIC)
-        return unusable(error, "%s: %s exports a state that is not one of tm's", target->name,
-                        module->path);
-    if (state.version != TM_STATE_VERSION || state.size_bytes != sizeof(state))
-        return unusable(error,
-                        "%s: the payload's state is of version %u (%u bytes); this tm reads "
-                        "version %u (%zu bytes)",
-                        target->name, state.version, state.size_bytes, TM_STATE_VERSION,
-                        sizeof(state));
-    return TM_STATE_FOUND;
-}
-
-enum tm_state_found tm_extract_find_state(tm_target *target, uint64_t *ret_addr, GError **error)
-{
-    const tm_modules *modules = target->modules;
-    enum tm_state_found found = TM_STATE_NOT_FOUND;
-    for (size_t i = 0; i < modules->count; i++) {
-        const struct tm_module *module = &modules->items[i];
-        struct tm_state state;
-        uint64_t addr;
-        if (!tm_payload_has_name(module) || !locate(target, module, &addr))
-            continue;
-        g_clear_error(error);
-        found = check_state(target, module, addr, error);
-        if (found == TM_STATE_UNUSABLE)
-            continue;
-        *ret_addr = addr;
-        /* An extension that was imported and never enabled does not hide what else there is. */
-        if (tm_target_read_some(target, addr, &state, sizeof(state)) == sizeof(state) &&
-            atomic_load(&state.tracing) == TM_TRACING_ON)
-            return found;
-        found = unusable(error, "%s: tm's tracing is off", target->name);
-    }
-    return found;
 }
 
 /* ---- tables ---- */
@@ -229,8 +142,9 @@ static bool take_site(struct reader *r, uint32_t index, const void *elem)
                            .line = site->line,
                            .kind = native ? TMS_SITE_NATIVE : TMS_SITE_PYTHON,
                            .address = native ? site->address : 0,
-                           .first_line = site->first_line,
-                           .module = TMS_NO_ID};
+                           .first_line = native ? 0 : site->first_line,
+                           .module = native && site->first_line > 0 ? (uint32_t)site->first_line - 1
+                                                                    : TMS_NO_ID};
     if (index == 0)
         out.file = out.function = TMS_NO_ID;
     g_array_append_val(r->sites, out);
@@ -269,6 +183,55 @@ static bool more_nodes(struct reader *r, GError **error)
            vec_visit(r, &r->state.nodes, r->nodes->len, count, "tracebacks", take_node, error);
 }
 
+/* The text of a path in the target; TMS_NO_ID where it is not one. */
+static uint32_t take_path(struct reader *r, uint64_t addr)
+{
+    char path[PATH_MAX];
+    size_t n_bytes = tm_target_read_some(r->target, addr, path, sizeof(path));
+    const char *end = memchr(path, '\0', n_bytes);
+    return end != NULL ? tm_strings_add(&r->strings, path, (size_t)(end - path)) : TMS_NO_ID;
+}
+
+static uint32_t take_build_id(struct reader *r, const struct tm_state_module *file)
+{
+    char text[2 * TM_BUILD_ID_MAX + 1];
+    if (file->build_id_bytes == 0 || file->build_id_bytes > TM_BUILD_ID_MAX)
+        return TMS_NO_ID;
+    for (uint32_t i = 0; i < file->build_id_bytes; i++)
+        snprintf(text + 2 * i, 3, "%02x", file->build_id[i]);
+    return tm_strings_add(&r->strings, text, 2 * file->build_id_bytes);
+}
+
+/* Sites name modules that were there before them. An entry that cannot be true stays as an empty
+ * one, so that the others keep their numbers. */
+static bool read_modules(struct reader *r, GError **error)
+{
+    struct tm_state now;
+    if (!tm_target_read(r->target, r->state_addr, &now, sizeof(now), "the payload's state", error))
+        return false;
+    uint32_t count = atomic_load(&now.module_count);
+    if (count > MODULES_MAX)
+        return damaged(error, "it has %u modules", count);
+    for (uint32_t i = 0; i < count; i++) {
+        struct tm_state_module file;
+        if (!tm_target_read(r->target, now.modules_addr + i * sizeof(file), &file, sizeof(file),
+                            "the list of modules", error))
+            return false;
+        struct tms_module module = {.start = file.start,
+                                    .end = file.end,
+                                    .bias = file.bias,
+                                    .path = take_path(r, file.path_addr),
+                                    .build_id = take_build_id(r, &file)};
+        if (module.path == TMS_NO_ID || file.build_id_bytes > TM_BUILD_ID_MAX ||
+            module.start > module.end) {
+            r->torn++;
+            module = (struct tms_module){.path = TMS_NO_ID, .build_id = TMS_NO_ID};
+        }
+        g_array_append_val(r->modules, module);
+    }
+    return true;
+}
+
 /* After the traces: their sites and strings are complete by now. */
 static bool read_tables(struct reader *r, GError **error)
 {
@@ -293,7 +256,9 @@ static bool read_tables(struct reader *r, GError **error)
         return false;
     if (n_strings > TM_VEC_SEGMENTS << TM_VEC_SHIFT)
         return damaged(error, "it has %u strings", n_strings);
-    return vec_visit(r, &now.strings, 0, n_strings, "strings", take_string, error);
+    /* Paths and build-ids come behind the strings that sites name. */
+    return vec_visit(r, &now.strings, 0, n_strings, "strings", take_string, error) &&
+           read_modules(r, error);
 }
 
 static void check_references(struct reader *r)
@@ -318,6 +283,10 @@ static void check_references(struct reader *r)
                 continue;
             r->torn++;
             *ids[k] = TMS_NO_ID;
+        }
+        if (site->module != TMS_NO_ID && site->module >= r->modules->len) {
+            r->torn++;
+            site->module = TMS_NO_ID;
         }
     }
 }
@@ -489,34 +458,63 @@ static bool read_stats(struct reader *r, GError **error)
     return true;
 }
 
+static void add_size(struct reader *r, const char *name, int64_t value)
+{
+    tm_extract_add_metric(r->metrics, &r->strings, name, TMS_METRIC_SIZE, value);
+}
+
+/* The two lanes' peaks do not see each other's last bytes, as in payload/tracer.c. */
+static int64_t peak_of(const struct tm_state *state, int64_t traced_bytes)
+{
+    return MAX(MAX(state->peak_bytes, state->shared_peak_bytes), traced_bytes);
+}
+
 static void add_metrics(struct reader *r)
 {
     struct tm_state *state = &r->state;
-    struct tm_strings *strings = &r->strings;
-    tm_extract_add_process_metrics(r->metrics, strings, r->target);
-    tm_extract_add_metric(r->metrics, strings, "tracemalloc.traced.size", TMS_METRIC_SIZE,
-                          state->gil_bytes + state->shared_bytes);
-    tm_extract_add_metric(r->metrics, strings, "tracemalloc.traced.max_size", TMS_METRIC_SIZE,
-                          state->peak_bytes);
-    tm_extract_add_metric(r->metrics, strings, "tracemalloc.traces", TMS_METRIC_INT,
+    int64_t traced_bytes = MAX(state->gil_bytes + state->shared_bytes, 0);
+    uint64_t own_bytes = state->own_bytes, free_bytes = state->own_free_bytes;
+    tm_extract_add_process_metrics(r->metrics, &r->strings, r->target);
+    add_size(r, "tracemalloc.traced.size", traced_bytes);
+    add_size(r, "tracemalloc.traced.max_size", peak_of(state, traced_bytes));
+    tm_extract_add_metric(r->metrics, &r->strings, "tracemalloc.traces", TMS_METRIC_INT,
                           (int64_t)r->traced_blocks);
-    tm_extract_add_metric(r->metrics, strings, "tracemalloc.module.size", TMS_METRIC_SIZE,
-                          (int64_t)state->own_bytes);
-    tm_extract_add_metric(r->metrics, strings, "tracemalloc.dropped", TMS_METRIC_INT,
+    if (state->measured_ns != 0) {
+        add_size(r, "tracemalloc.module.size", (int64_t)own_bytes);
+        add_size(r, "tracemalloc.module.free", (int64_t)free_bytes);
+        if (own_bytes != 0)
+            tm_extract_add_percent(r->metrics, &r->strings, "tracemalloc.module.fragmentation",
+                                   (double)free_bytes / (double)own_bytes);
+    }
+    tm_extract_add_metric(r->metrics, &r->strings, "tracemalloc.dropped", TMS_METRIC_INT,
                           (int64_t)state->dropped);
 }
 
 static void write_facts(struct reader *r)
 {
     struct tms_writer *w = r->writer;
+    struct tm_state *state = &r->state;
+    bool redirected = (state->flags & TM_STATE_REDIRECTED) != 0;
+    state->python[sizeof(state->python) - 1] = '\0';
     tms_writer_begin(w, TMS_FACTS);
-    tms_writer_fact_i64(w, "pid", r->target->facts.pid ? r->target->facts.pid : r->state.pid);
-    tm_extract_process_facts(w, r->target, r->state.py_version);
-    tms_writer_fact_i64(w, "traceback_limit", r->state.traceback_limit);
-    tms_writer_fact(w, "domains", "raw,mem,obj");
-    tms_writer_fact_i64(w, "enabled_ns", (int64_t)r->state.enabled_ns);
-    tms_writer_fact_i64(w, "sample_bytes", (int64_t)r->state.sample_bytes);
-    tms_writer_fact_i64(w, "dropped", (int64_t)r->state.dropped);
+    tms_writer_fact_i64(w, "pid", r->target->facts.pid ? r->target->facts.pid : state->pid);
+    tm_extract_process_facts(w, r->target, state->python);
+    tms_writer_fact_i64(w, "free_threaded", (state->flags & TM_STATE_FREE_THREADED) != 0);
+    tms_writer_fact_i64(w, "traceback_limit", state->traceback_limit);
+    tms_writer_fact(w, "domains", redirected ? "obj" : "raw,mem,obj");
+    if (redirected)
+        tms_writer_fact(w, "unseen", TM_REDIRECT_UNSEEN);
+    tms_writer_fact_i64(w, "enabled_ns", (int64_t)state->enabled_ns);
+    tms_writer_fact_i64(w, "native", state->native_depth);
+    tms_writer_fact_i64(w, "sample_bytes", (int64_t)state->sample_bytes);
+    tms_writer_fact_i64(w, "dropped", (int64_t)state->dropped);
+    if (state->measured_ns != 0)
+        tms_writer_fact_i64(w, "measured_ns", (int64_t)state->measured_ns);
+    if (state->restarts != 0) {
+        tms_writer_fact_i64(w, "restarts", (int64_t)state->restarts);
+        tms_writer_fact_i64(w, "restart_lost_blocks", (int64_t)state->restart_lost_blocks);
+    }
+    tms_writer_fact(w, "layout", tm_layout_source_text(state->layout_source));
     tms_writer_fact_i64(w, "torn", (int64_t)r->torn);
     tms_writer_finish(w);
 }
@@ -533,6 +531,8 @@ static bool read_all(struct reader *r, GError **error)
     tm_strings_write(&r->strings, r->writer);
     tm_extract_write_array(r->writer, TMS_SITES, r->sites);
     tm_extract_write_array(r->writer, TMS_NODES, r->nodes);
+    if (r->modules->len > 0)
+        tm_extract_write_array(r->writer, TMS_MODULES, r->modules);
     tm_extract_write_array(r->writer, TMS_METRICS, r->metrics);
     tm_extract_write_array(r->writer, TMS_STATS, r->stats);
     write_facts(r);
@@ -567,6 +567,7 @@ bool tm_extract_state(tm_target *target, uint64_t state_addr, int fd, struct tm_
     r.sites = g_array_new(FALSE, FALSE, sizeof(struct tms_site));
     r.stats = g_array_new(FALSE, TRUE, sizeof(struct tms_stat));
     r.metrics = g_array_new(FALSE, FALSE, sizeof(struct tms_metric));
+    r.modules = g_array_new(FALSE, FALSE, sizeof(struct tms_module));
     tm_strings_init(&r.strings);
     bool ok = read_all(&r, error);
     if (!ok)
@@ -578,6 +579,7 @@ bool tm_extract_state(tm_target *target, uint64_t state_addr, int fd, struct tm_
     g_array_unref(r.sites);
     g_array_unref(r.stats);
     g_array_unref(r.metrics);
+    g_array_unref(r.modules);
     tm_strings_done(&r.strings);
     g_free(r.overflow);
     g_free(r.buffer);

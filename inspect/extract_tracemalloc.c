@@ -332,7 +332,7 @@ static void write_facts(struct reader *r)
     struct tms_writer *w = r->writer;
     tms_writer_begin(w, TMS_FACTS);
     tms_writer_fact_i64(w, "pid", r->target->facts.pid);
-    tm_extract_process_facts(w, r->target, r->layout.python_hex);
+    tm_extract_process_facts(w, r->target, r->layout.python);
     tms_writer_fact_i64(w, "traceback_limit", r->layout.traceback_limit);
     tms_writer_fact(w, "domains", "raw,mem,obj");
     tms_writer_fact_i64(w, "torn", (int64_t)r->torn);

@@ -33,14 +33,13 @@ uint32_t tm_python_version_hex(const char *version)
     return major << 24 | minor << 16 | micro << 8 | level << 4 | serial;
 }
 
-static void format_version(struct tm_python *python)
+void tm_python_format_version(uint32_t hex, char ret[TM_PYTHON_VERSION_BYTES])
 {
-    uint32_t hex = python->version_hex;
     unsigned level = hex >> 4 & 0xf;
-    int n = snprintf(python->version, sizeof(python->version), "%u.%u.%u", hex >> 24,
-                     hex >> 16 & 0xff, hex >> 8 & 0xff);
+    int n = snprintf(ret, TM_PYTHON_VERSION_BYTES, "%u.%u.%u", hex >> 24, hex >> 16 & 0xff,
+                     hex >> 8 & 0xff);
     if (level != 0xf && n > 0)
-        snprintf(python->version + n, sizeof(python->version) - (size_t)n, "%s%u",
+        snprintf(ret + n, TM_PYTHON_VERSION_BYTES - (size_t)n, "%s%u",
                  level == 0xa   ? "a"
                  : level == 0xb ? "b"
                                 : "rc",
@@ -55,7 +54,7 @@ static bool version_from_symbol(tm_modules *modules, struct tm_python *python)
         !tm_memory_read(modules->pid, addr, &value, sizeof(value), NULL) || value >> 24 < 3)
         return false;
     python->version_hex = (uint32_t)value;
-    format_version(python);
+    tm_python_format_version(python->version_hex, python->version);
     return true;
 }
 

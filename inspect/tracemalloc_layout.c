@@ -3,7 +3,6 @@
 #include "inspect/tracemalloc_layout.h"
 
 #include "inspect/error.h"
-#include "inspect/python.h"
 
 struct wanted {
     const char *type, *path;
@@ -138,10 +137,10 @@ bool tm_tracemalloc_layout_find(tm_target *target, struct tm_tracemalloc_layout 
         g_prefix_error(error, "not traced by tm, and tracemalloc's tables cannot be found: ");
         return false;
     }
-    ret->python_hex = python.version_hex;
+    g_strlcpy(ret->python, python.version, sizeof(ret->python));
     if (tm_module_export_addr(target->modules, module, "Py_Version", &addr) &&
         tm_target_read_some(target, addr, &version, 8) == 8 && version >> 24 == 3)
-        ret->python_hex = (uint32_t)version;
+        tm_python_format_version((uint32_t)version, ret->python);
     if (!find_in_runtime(info, module->bias, ret, &globals) &&
         !find_in_module(info, module->bias, ret, &globals)) {
         g_set_error(error, TM_INSPECT_ERROR, TM_INSPECT_ERROR_NOT_FOUND,

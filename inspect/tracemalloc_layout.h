@@ -8,10 +8,11 @@
 #include <stdint.h>
 
 #include "inspect/debug_info.h"
+#include "inspect/python.h"
 #include "inspect/target.h"
 
 struct tm_tracemalloc_layout {
-    uint32_t python_hex; /* PY_VERSION_HEX; 0: not known */
+    char python[TM_PYTHON_VERSION_BYTES]; /* "3.11.7"; "": not known */
     int32_t traceback_limit;
     uint64_t traces_addr;            /* of the pointer to the table of Python's own traces */
     uint64_t domains_addr;           /* of the pointer to the table of tables; 0: 3.8 has none */

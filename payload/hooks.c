@@ -9,6 +9,7 @@
 #include "payload/filter.h"
 #include "payload/hooks_lane.h"
 #include "payload/native/native.h"
+#include "payload/sample.h"
 
 static struct tm_live no_live;
 struct tm_live *tm_live = &no_live;
@@ -102,6 +103,9 @@ static uint32_t reachable_domains(void)
     atomic_store(&tm_hooks_probe_thread, tm_tstate_thread_pointer());
     /* Nothing is recorded here: the probes are not the program's. */
     atomic_store(&tm_live->word, tm_tstate_thread_pointer());
+    /* The half that only counts down to the next sample would let a probe pass unseen. */
+    int64_t sample_left = tm_sample_left[TM_LANE_GIL];
+    tm_sample_left[TM_LANE_GIL] = 0;
     for (int domain = 0; domain < TM_PY_DOMAINS; domain++) {
         struct tm_py_allocator top;
         uint32_t before = tm_hooks_probe_seen[domain];
@@ -112,6 +116,7 @@ static uint32_t reachable_domains(void)
         if (tm_hooks_probe_seen[domain] != before)
             seen |= 1u << domain;
     }
+    tm_sample_left[TM_LANE_GIL] = sample_left;
     atomic_store(&tm_live->word, mode);
     atomic_store(&tm_hooks_probe_thread, 0);
     return seen;

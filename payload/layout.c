@@ -15,16 +15,7 @@ int tm_layout_table_index = -1;
 
 const char *tm_layout_source_name(void)
 {
-    switch (tm_layout.source) {
-    case TM_LAYOUT_TABLE:
-        return "table";
-    case TM_LAYOUT_DWARF:
-        return "dwarf";
-    case TM_LAYOUT_DEBUG_OFFSETS:
-        return "debug-offsets";
-    default:
-        return "none";
-    }
+    return tm_layout_source_text(tm_layout.source);
 }
 
 /*

@@ -14,13 +14,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "format/state.h" /* TM_REDIRECT_UNSEEN */
 #include "payload/pyapi.h"
-
-/* What is not seen that way, for people. */
-#define TM_REDIRECT_UNSEEN                                                                         \
-    "Python without PEP 445: only PyObject_Malloc, _Realloc and _Free are seen; not what it "      \
-    "takes "                                                                                       \
-    "by malloc: ints, floats, tables of dicts and sets, items of lists"
 
 /* Reads the functions and prepares the code that jumps to and fro; changes none of Python's. False
  * with a message where it cannot be done safely. GIL. Idempotent. */

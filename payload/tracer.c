@@ -38,9 +38,6 @@ static _Atomic int store_users;
 static _Atomic int window_eventfd = -1;
 /* Odd while tm_tracer_set_window writes: a hook may read one half of the old and one of the new. */
 static bool ready;
-static struct tm_restarts restarts; /* GIL */
-
-static _Atomic uint64_t own_free_bytes; /* as last measured */
 
 int tm_tracer_setup(const struct tm_layout *dwarf, char *message, size_t message_bytes)
 {
@@ -61,6 +58,9 @@ int tm_tracer_setup(const struct tm_layout *dwarf, char *message, size_t message
         return -TM_BOOT_E_RESOURCE;
     }
     tm_state_export.py_version = tm_py.version_hex;
+    snprintf(tm_state_export.python, sizeof(tm_state_export.python), "%s", tm_py.version);
+    tm_state_export.flags = tm_py.redirected ? TM_STATE_REDIRECTED : 0;
+    tm_state_export.layout_source = tm_layout.source;
     tm_state_export.pid = (int32_t)getpid();
     ready = true;
     return 0;
@@ -141,7 +141,8 @@ void tm_tracer_measure(void)
 {
     if (!tm_tracer_hold())
         return;
-    atomic_store(&own_free_bytes, tm_store_measure(tm_traceback_resident_bytes()));
+    atomic_store(&tm_state_export.own_free_bytes, tm_store_measure(tm_traceback_resident_bytes()));
+    atomic_store(&tm_state_export.measured_ns, now_ns(CLOCK_REALTIME));
     tm_tracer_unhold();
 }
 
@@ -213,6 +214,13 @@ uint32_t tm_tracer_native_depth(void)
     return tm_native_depth;
 }
 
+/* GIL. */
+static void set_restarts(struct tm_restarts restarts)
+{
+    tm_state_export.restarts = restarts.count;
+    tm_state_export.restart_lost_blocks = restarts.lost_blocks;
+}
+
 int tm_tracer_enable(const struct tm_tracer_options *options, char *message, size_t message_bytes)
 {
     if (!ready) {
@@ -243,7 +251,8 @@ int tm_tracer_enable(const struct tm_tracer_options *options, char *message, siz
         snprintf(message, message_bytes, "no memory for the traces");
         return -ENOMEM;
     }
-    restarts = (struct tm_restarts){0, 0};
+    set_restarts((struct tm_restarts){0, 0});
+    atomic_store(&tm_state_export.measured_ns, 0);
     atomic_store(&store_users, 1);
     if (set_native(options->native_depth, message, message_bytes) < 0) {
         store_release();
@@ -295,7 +304,7 @@ bool tm_tracer_restart_if_displaced(void)
 {
     if (!tm_tracer_is_enabled() || tm_hooks_reachable())
         return false;
-    struct tm_restarts after = restarts;
+    struct tm_restarts after = tm_tracer_restarts();
     after.count++;
     after.lost_blocks += tm_tracer_totals().traced_blocks;
     tm_hooks_restart();
@@ -305,13 +314,13 @@ bool tm_tracer_restart_if_displaced(void)
     tm_store_go();
     tm_query_clear();
     /* The program's allocations from here on are seen again. */
-    restarts = after;
+    set_restarts(after);
     return true;
 }
 
 struct tm_restarts tm_tracer_restarts(void)
 {
-    return restarts;
+    return (struct tm_restarts){tm_state_export.restarts, tm_state_export.restart_lost_blocks};
 }
 
 enum tm_unhook tm_tracer_disable(void)
@@ -351,7 +360,7 @@ struct tm_totals tm_tracer_totals(void)
     struct tm_totals totals = {
         .dropped = atomic_load(&state->dropped),
         .own_bytes = atomic_load(&state->own_bytes),
-        .own_free_bytes = atomic_load(&own_free_bytes),
+        .own_free_bytes = atomic_load(&state->own_free_bytes),
     };
     if (tm_tracer_is_enabled() && tm_tracer_hold()) {
         int64_t bytes = tm_store_traced_bytes();

@@ -71,6 +71,26 @@ tm_packages()
         apt-get -q -y -o Acquire::Retries=3 --no-install-recommends install "${missing[@]}"
 }
 
+# tm_unpack FOLDER PACKAGE...: the files of Debian packages below FOLDER, nothing installed. False
+# where they cannot be had: what needs them then says so.
+tm_unpack()
+{
+    local folder=$1 work
+    shift
+    [ -n "$(tm_debian_release)" ] || return 1
+    [ ! -d "$folder" ] || return 0
+    work=$(mktemp -d)
+    if (cd "$work" && apt-get -q -o Acquire::Retries=3 download "$@" >/dev/null 2>&1) &&
+        mkdir -p "$folder.new" && for package in "$work"/*.deb; do
+            dpkg -x "$package" "$folder.new" || break
+        done && mv "$folder.new" "$folder"; then
+        rm -rf "$work"
+        return 0
+    fi
+    rm -rf "$work" "$folder.new"
+    return 1
+}
+
 # tm_build PRESET: configures and builds in $TM_ROOT/build.
 tm_build()
 {

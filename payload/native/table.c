@@ -16,7 +16,7 @@ enum { FIRST_ROWS = 4096, PATHS_ARENA_BYTES = 1 << 20, PATH_BYTES = 4096 };
 /* Files and the text of their paths: fixed places, so that readers need no lock. Written by the
  * thread that builds maps. */
 static struct tm_state_module *files; /* TM_NATIVE_MODULES_MAX, sparse */
-static char *paths; /* PATHS_ARENA_BYTES, sparse */
+static char *paths;                   /* PATHS_ARENA_BYTES, sparse */
 static uint32_t paths_used;
 
 uint32_t tm_native_file_count(void)
@@ -62,8 +62,7 @@ static bool read_note(const uint8_t *note, size_t n_bytes, struct tm_state_modul
         if (total > n_bytes || name_bytes > n_bytes || desc_bytes > n_bytes)
             return false;
         if (header.n_type == NT_GNU_BUILD_ID && header.n_namesz == 4 &&
-            header.n_descsz <= TM_BUILD_ID_MAX &&
-            memcmp(note + sizeof(header), "GNU", 4) == 0) {
+            header.n_descsz <= TM_BUILD_ID_MAX && memcmp(note + sizeof(header), "GNU", 4) == 0) {
             ret->build_id_addr = (uint64_t)(note + sizeof(header) + name_bytes);
             memcpy(ret->build_id, (const void *)ret->build_id_addr, header.n_descsz);
             ret->build_id_bytes = header.n_descsz;
@@ -137,8 +136,9 @@ static uint32_t find_file(const struct tm_state_module *file, const struct dl_ph
 {
     uint32_t n = tm_native_file_count();
     for (uint32_t i = 0; i < n; i++)
-        if (same_file(&files[i], file) && (info->dlpi_name == NULL || info->dlpi_name[0] == '\0' ||
-                                           strcmp((const char *)files[i].path_addr, info->dlpi_name) == 0))
+        if (same_file(&files[i], file) &&
+            (info->dlpi_name == NULL || info->dlpi_name[0] == '\0' ||
+             strcmp((const char *)files[i].path_addr, info->dlpi_name) == 0))
             return i;
     if (n == TM_NATIVE_MODULES_MAX)
         return UINT32_MAX;

@@ -10,16 +10,23 @@ The programs are looked for in `set tm-directory DIR`, $TM_BIN_DIR, beside an
 installation or a build of this file, and on PATH.
 """
 import atexit
+import json
 import os
+import re
 import shlex
 import shutil
+import signal
 import subprocess
+import sys
 import tempfile
 
 import gdb
 
-_HERE = os.path.dirname(os.path.abspath(__file__))
-_FATAL_SIGNALS = {"SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGABRT", "SIGSYS", "SIGTRAP"}
+# Not __file__: where one script of gdb sources another, it is the name of the first.
+_HERE = os.path.dirname(os.path.realpath(sys._getframe().f_code.co_filename))
+_FAULTS = {"SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGABRT", "SIGSYS"}
+# Those whose default is not to end the program, signal(7).
+_HARMLESS = {"SIGCHLD", "SIGURG", "SIGWINCH", "SIGCONT", "SIGSTOP", "SIGTSTP", "SIGTTIN", "SIGTTOU"}
 
 HELP = """\
 tm-snapshot [FILE]     write the traces to a snapshot file; print its name
@@ -183,10 +190,9 @@ class Command(gdb.Command):
     def invoke(self, argument, from_tty):
         try:
             self.do(argument)
-        except gdb.error as error:
+        except (gdb.error, OSError, ValueError, RuntimeError, OverflowError) as error:
+            # gdb.GdbError is none of these.
             raise gdb.GdbError(str(error))
-        except (OSError, ValueError) as error:
-            raise gdb.GdbError("%s" % error)
 
     def do(self, argument):
         raise NotImplementedError
@@ -222,7 +228,7 @@ class TmTop(Command):
     def do(self, argument):
         args = words(argument, 1, "tm-top [N]")
         number = args[0] if args else "10"
-        if not number.isdigit() or int(number) == 0:
+        if not number.isdigit() or not 0 < int(number) < 10 ** 9:
             raise gdb.GdbError("'%s' is not a number of lines; usage: tm-top [N]" % number)
         gdb.write(run("tm-analyze", "top", "-n", number, "--no-color", CACHE.get()))
 
@@ -243,15 +249,32 @@ class TmDiff(Command):
 class TmBlock(Command):
     """tm-block ADDRESS: which traceback allocated the memory block that ADDRESS lies in.
 
-ADDRESS is any expression; it may point into the middle of the block."""
+ADDRESS is any expression that calls no function; it may point into the middle of the block."""
 
     completion = gdb.COMPLETE_EXPRESSION
 
     def do(self, argument):
         if not argument.strip():
             raise gdb.GdbError("usage: tm-block ADDRESS")
-        address = int(gdb.parse_and_eval(argument).cast(gdb.lookup_type("unsigned long")))
-        gdb.write(run("tm-analyze", "block", "--no-color", hex(address), CACHE.get()))
+        address = evaluate(argument)
+        path = CACHE.get()
+        try:
+            gdb.write(run("tm-analyze", "block", "--no-color", hex(address), path))
+        except gdb.GdbError as error:
+            if "has no memory block" in str(error):
+                raise gdb.GdbError("%s has no traced memory block at %#x" % (Origin(), address))
+            raise
+
+
+def evaluate(expression):
+    """An address. A string literal or a call would run malloc or more in the program."""
+    setting = "may-call-functions"
+    before = gdb.parameter(setting)
+    gdb.execute("set %s off" % setting)
+    try:
+        return int(gdb.parse_and_eval(expression).cast(gdb.lookup_type("unsigned long")))
+    finally:
+        gdb.execute("set %s %s" % (setting, "on" if before else "off"))
 
 
 class TmStatus(Command):
@@ -261,8 +284,20 @@ class TmStatus(Command):
         words(argument, 0, "tm-status")
         origin = Origin()
         path = CACHE.get()
-        gdb.write("%s\n" % origin)
+        items = json.loads(run("tm-analyze", "summary", "--json", path))["items"]
+        facts = {item["name"]: item["value"] for item in items if item["section"] == "fact"}
+        gdb.write("%s: Python %s, %s\n" % (origin, facts.get("python", "?"),
+                                          facts.get("cmdline", "command line not known")))
         gdb.write(run("tm-analyze", "verify", path).split(": ", 1)[-1])
+        gdb.write("traced by %s, %s frames at most, domains %s\n" % (
+            "the standard library's tracemalloc" if facts.get("origin") == "tracemalloc" else "tm",
+            facts.get("traceback_limit", "?"), facts.get("domains", "?")))
+        for name, text in (("sample_bytes", "one block in %s bytes on average is recorded"),
+                           ("native", "native frames: %s at most"),
+                           ("dropped", "%s blocks could not be recorded"),
+                           ("torn", "%s entries were not trusted and are left out")):
+            if facts.get(name, "0") != "0":
+                gdb.write(text % facts[name] + "\n")
 
 
 class TmAttach(Command):
@@ -277,6 +312,10 @@ again: it is stopped somewhere else afterwards. Refused where that cannot be saf
             raise gdb.GdbError("a core file cannot be traced; tm-snapshot reads what it holds")
         self.check(origin)
         options = shlex.split(argument)
+        for before, word in zip([""] + options, options):
+            if word == "--" or (word.isdigit() and not before.startswith("-")):
+                raise gdb.GdbError("'%s': tm-attach is for the program that gdb has; usage: "
+                                   "tm-attach [OPTIONS]" % word)
         gdb.write("Letting go of process %d: it runs while tm-attach looks for a safe point.\n"
                   % origin.pid)
         gdb.execute("detach", to_string=True)
@@ -293,10 +332,10 @@ again: it is stopped somewhere else afterwards. Refused where that cannot be saf
         if any(t.is_running() for t in gdb.selected_inferior().threads()):
             raise gdb.GdbError("some threads run: interrupt the program first")
         text = gdb.execute("info program", to_string=True)
-        for name in _FATAL_SIGNALS - {"SIGTRAP"}:
-            if name in text:
-                raise gdb.GdbError("the program was stopped by %s and would die of it if it went "
-                                   "on; tm-snapshot reads it as it is" % name)
+        stop = re.search(r"\b(SIG[A-Z0-9]+)\b", text)
+        if stop and would_die_of(stop.group(1), origin.pid):
+            raise gdb.GdbError("the program was stopped by %s and would die of it if it went on; "
+                               "tm-snapshot reads it as it is" % stop.group(1))
         if "execution-direction" in text or "replay" in text:
             raise gdb.GdbError("the program is being replayed")
         for breakpoint_ in gdb.breakpoints() or ():
@@ -307,6 +346,20 @@ again: it is stopped somewhere else afterwards. Refused where that cannot be saf
             if frame.type() == gdb.DUMMY_FRAME:
                 raise gdb.GdbError("a function that gdb called in the program has not returned: "
                                    "letting go would leave the program on gdb's stack frame")
+
+
+def would_die_of(name, pid):
+    """Whether the program ends by the signal that stopped it, when gdb lets go of it."""
+    if name in _FAULTS:
+        return True  # what it did wrong it does again, a handler of its own or not
+    number = getattr(signal, name, None)
+    handled = gdb.execute("info signals %s" % name, to_string=True).splitlines()[-1].split()
+    if number is None or name in _HARMLESS or handled[3:4] != ["Yes"]:
+        return False  # gdb keeps it to itself
+    with open("/proc/%d/status" % pid) as file:
+        masks = dict(line.split(":\t", 1) for line in file if line.startswith("Sig"))
+    mask = int(masks["SigCgt"], 16) | int(masks["SigIgn"], 16)
+    return not mask >> number - 1 & 1
 
 
 def frames(frame):

@@ -9,6 +9,10 @@ from tms import File
 from tools import must, tm_analyze
 
 GDB_SECONDS = 120
+TM_GDB = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "scripts", "gdb",
+                      "tm.py")
+# Snapshots by request only.
+QUIET = ("--delay", 0, "--memory-threshold", 0, "--traceback-limit", 10)
 
 
 def gdb(*words, **options):
@@ -37,14 +41,54 @@ def extract(path, *args):
 
 
 def whole(file):
-    """Every trace of a snapshot with its traceback spelled out. Blocks without a frame are left
-    out: the agent's own thread state is one while it takes a snapshot."""
+    """Every trace of a snapshot with its traceback spelled out, native frames too. Blocks without a
+    frame are left out: the agent's own thread state is one while it takes a snapshot."""
     result = []
     for trace in file.traces:
-        frames = tuple(file.frames(trace.node))
+        frames = tuple(repr(site) for site in file.sites(trace.node))
         if frames:
             result.append((trace.address, trace.size, trace.domain, trace.age, frames))
     return sorted(result)
+
+
+# What a reader outside cannot know, or what is of the reading and not of the process.
+OF_THE_READING = {"reason", "torn", "counter", "pause_ns", "measured_ns"}
+NOT_IN_A_CORE = {"start_time_ns"}
+
+
+def differences(agent, passive, from_core=False):
+    """What a passive snapshot has else than the agent's of the same moment, section by section, but
+    for what it cannot have."""
+    result = []
+    facts = (set(agent.facts) | set(passive.facts)) - OF_THE_READING
+    if from_core:
+        facts -= NOT_IN_A_CORE
+    for key in sorted(facts):
+        mine, theirs = agent.facts.get(key), passive.facts.get(key)
+        # The kernel counts ticks, both readers add the clock of their moment.
+        if key == "start_time_ns" and abs(int(mine) - int(theirs)) < 50 * 10 ** 6:
+            continue
+        if mine != theirs:
+            result.append(("fact", key, mine, theirs))
+    for key in sorted(set(agent.metrics) | set(passive.metrics)):
+        if key.startswith("process_memory."):
+            if from_core or passive.metrics.get(key, 0) > 0:
+                continue
+        if agent.metrics.get(key) != passive.metrics.get(key):
+            result.append(("metric", key, agent.metrics.get(key), passive.metrics.get(key)))
+
+    def stats(file):
+        return {file.site(site) if site != 0xffffffff else None: stat
+                for site, stat in file.stats.items()}
+    if stats(agent) != stats(passive):
+        result.append(("stats", stats(agent), stats(passive)))
+    if agent.modules != passive.modules:
+        result.append(("modules", agent.modules, passive.modules))
+    if agent.kinds != passive.kinds:
+        result.append(("sections", agent.kinds, passive.kinds))
+    if whole(agent) != whole(passive):
+        result.append(("traces", set(whole(agent)) ^ set(whole(passive))))
+    return result
 
 
 def writable_memory(pid):

@@ -5,6 +5,8 @@ import struct
 
 Trace = collections.namedtuple("Trace", "address size node domain age")
 Frame = collections.namedtuple("Frame", "file function line first_line")
+Site = collections.namedtuple("Site", "file function line kind address first_line module")
+Module = collections.namedtuple("Module", "start end bias path build_id")
 Stat = collections.namedtuple("Stat", "live_bytes live_blocks total_blocks peak_bytes")
 
 
@@ -30,7 +32,8 @@ def _svb(data, count):
 
 
 class File:
-    """facts, frames (by site id), nodes, traces (sorted by address), stats (by site id), metrics."""
+    """facts, frames (by site id), nodes, traces (sorted by address), stats (by site id), metrics,
+    modules; kinds: the types of the sections."""
 
     def __init__(self, path):
         with open(str(path), "rb") as file:
@@ -38,11 +41,13 @@ class File:
         assert self._data[:8] == b"\x89TMS\r\n\x1a\n"
         self.facts, self.traces, self.stats, self.metrics = {}, [], {}, {}
         self._strings, self._sites, self.nodes = [], [], []
-        raw_metrics, at, done = b"", 32, False
+        self.modules, self.kinds = [], set()
+        raw_metrics, raw_modules, at, done = b"", b"", 32, False
         while not done:
             kind, _, size = struct.unpack_from("<IIQ", self._data, at)
             body = self._data[at + 16:at + 16 + size]
             at += 16 + (size + 7) // 8 * 8
+            self.kinds.add(kind)
             if kind == 1:
                 self.facts = dict(_decode(item).split("=", 1)
                                   for item in body.split(b"\0")[:-1])
@@ -59,6 +64,8 @@ class File:
                     self.stats[row[0]] = Stat(*row[2:])
             elif kind == 7:
                 raw_metrics = body
+            elif kind == 8:
+                raw_modules = body
             elif kind == 0xffffffff:
                 sections, n_traces, n_bytes = struct.unpack("<QQQ", body)
                 assert n_traces == len(self.traces)
@@ -68,6 +75,9 @@ class File:
         for name, kind, value in _rows("<II8s", raw_metrics):
             self.metrics[self._string(name)] = struct.unpack(
                 "<d" if kind == 2 else "<q", value)[0]
+        for start, end, bias, name, build_id in struct.iter_unpack("<QQQII", raw_modules):
+            self.modules.append(Module(start, end, bias, self._string(name),
+                                       self._string(build_id)))
         self.traces.sort()
 
     def _read_strings(self, body):
@@ -96,6 +106,20 @@ class File:
 
     def _string(self, index):
         return None if index == 0xffffffff else self._strings[index]
+
+    def site(self, index):
+        """All that is known of a site; its module spelled out."""
+        file, function, line, kind, address, first_line, module = self._sites[index]
+        return Site(self._string(file), self._string(function), line, kind, address, first_line,
+                    None if module == 0xffffffff else self.modules[module])
+
+    def sites(self, node):
+        """As frames(), with the whole sites."""
+        result = []
+        while node != 0:
+            node, site = self.nodes[node]
+            result.append(self.site(site))
+        return result
 
     def frame(self, site):
         file, function, line, _, _, first_line, _ = self._sites[site]

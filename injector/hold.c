@@ -128,15 +128,22 @@ bool tm_hold_has_ended(const tm_hold *hold, int *ret_status)
     return true;
 }
 
+static bool detach(tm_hold *self)
+{
+    return ptrace(PTRACE_DETACH, self->tracee.tid, NULL, (void *)(long)self->signal) == 0;
+}
+
 void tm_hold_release(void *hold)
 {
     tm_hold *self = hold;
     if (self == NULL || !self->traced)
         return;
-    if (!self->stopped)
-        tm_tracee_interrupt(&self->tracee, tm_tracee_now_ns() + RELEASE_BOUND_NS);
-    ptrace(PTRACE_DETACH, self->tracee.tid, NULL, (void *)(long)self->signal);
+    /* It may run: where it was borrowed and did not come back in time. */
+    if (!detach(self) &&
+        tm_tracee_interrupt(&self->tracee, tm_tracee_now_ns() + RELEASE_BOUND_NS) != TM_STOP_GONE)
+        detach(self);
     self->traced = false;
+    self->stopped = false;
     self->released = true;
 }
 

@@ -21,6 +21,7 @@
 #define STEP_NS 200000
 #define LOAD_NS (3000ull * NS_PER_MS)
 #define REST_NS (10ull * NS_PER_MS) /* in which the agent takes the GIL where that is free */
+#define RELEASE_TRIES 60
 #define RELEASE_BOUND_NS (1000ull * NS_PER_MS)
 
 struct tm_hold {
@@ -102,9 +103,12 @@ bool tm_hold_at_python(tm_hold *hold, gint64 deadline_us)
             looks_left = MAX_LOOKS;
         }
         if (stop == TM_STOP_SYSCALL && look && is_in_libc(hold->tracee.tid)) {
-            if (is_python(hold->tracee.tid))
-                /* From its beginning to its end. */
-                return next_stop(hold, true, deadline_ns) == TM_STOP_SYSCALL;
+            look = !is_python(hold->tracee.tid);
+            /* From the call's beginning to its end. */
+            if (!look && next_stop(hold, true, deadline_ns) == TM_STOP_SYSCALL)
+                return true;
+            if (!look)
+                break;
             look = false;
         }
         if (looks_left-- == 0)
@@ -138,9 +142,12 @@ void tm_hold_release(void *hold)
     tm_hold *self = hold;
     if (self == NULL || !self->traced)
         return;
-    /* It may run: where it was borrowed and did not come back in time. */
-    if (!detach(self) &&
-        tm_tracee_interrupt(&self->tracee, tm_tracee_now_ns() + RELEASE_BOUND_NS) != TM_STOP_GONE)
+    /* It may run: where it was borrowed and did not come back in time. Traced for good it would
+     * stand at its next system call. */
+    enum tm_stop stop = detach(self) ? TM_STOP_GONE : TM_STOP_NONE;
+    for (int i = 0; i < RELEASE_TRIES && stop == TM_STOP_NONE; i++)
+        stop = tm_tracee_interrupt(&self->tracee, tm_tracee_now_ns() + RELEASE_BOUND_NS);
+    if (stop != TM_STOP_GONE)
         detach(self);
     self->traced = false;
     self->stopped = false;
@@ -163,8 +170,10 @@ void tm_hold_step(void *hold, uint32_t boot_phase)
 {
     tm_hold *self = hold;
     uint64_t now_ns = tm_tracee_now_ns();
-    if (self == NULL || (!self->traced && !take_again(self)))
+    if (self == NULL || (!self->traced && !take_again(self))) {
+        nanosleep(&(struct timespec){0, STEP_NS}, NULL);
         return;
+    }
     if (!self->stopped) {
         enum tm_stop stop = tm_tracee_wait(&self->tracee, now_ns + STEP_NS);
         self->stopped = stop != TM_STOP_NONE && stop != TM_STOP_GONE;

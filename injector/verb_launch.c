@@ -136,7 +136,6 @@ static void attach(pid_t child, const struct tm_attach_options *given, tm_hold *
     struct tm_attach_options options = *given;
     gint64 deadline_us = g_get_monotonic_time() + UP_TIMEOUT_US;
     GError *error = NULL;
-
     int status;
 
     if (hold && tm_hold_at_python(hold, deadline_us))

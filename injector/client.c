@@ -28,6 +28,8 @@ struct tm_client {
     int pidfd; /* readable when the process has ended */
     int sock;  /* private */
     uint32_t seq;
+    void (*waiting)(void *arg); /* NULL: nothing */
+    void *waiting_arg;
     struct tm_msg_buf request, answer;
 };
 
@@ -126,7 +128,12 @@ static bool wait_for(tm_client *client, int sock, short events, gint64 deadline_
         struct pollfd pfds[] = {{.fd = sock, .events = events},
                                 {.fd = client->pidfd, .events = POLLIN}};
         gint64 left_us = deadline_us - g_get_monotonic_time();
-        int ready = poll(pfds, 2, left_us > 0 ? (int)((left_us + 999) / 1000) : 0);
+        bool step = client->waiting && left_us > 0;
+        int ready = poll(pfds, 2, left_us > 0 && !step ? (int)((left_us + 999) / 1000) : 0);
+        if (ready == 0 && step) {
+            client->waiting(client->waiting_arg);
+            continue;
+        }
         if (ready > 0 && pfds[0].revents)
             return true;
         if (ready > 0)
@@ -236,6 +243,12 @@ tm_client *tm_client_connect_pid(pid_t pid, GError **error)
         return NULL;
     }
     return tm_client_connect(pid, &payload.state, error);
+}
+
+void tm_client_set_waiting(tm_client *client, void (*waiting)(void *arg), void *arg)
+{
+    client->waiting = waiting;
+    client->waiting_arg = arg;
 }
 
 void tm_client_free(tm_client *client)

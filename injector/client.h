@@ -43,6 +43,9 @@ tm_client *tm_client_connect_pid(pid_t pid, GError **error);
 void tm_client_free(tm_client *client);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(tm_client, tm_client_free)
 
+/* To be called all the time while an answer is waited for; it takes a moment. */
+void tm_client_set_waiting(tm_client *client, void (*waiting)(void *arg), void *arg);
+
 /* Begins a request; put keys into it, then call. Borrowed until the next request. */
 struct tm_msg_buf *tm_client_request(tm_client *client, enum tm_msg_type type);
 /* Sends it, with a descriptor (-1: none), and waits for its answer. An ERROR of the agent becomes

@@ -261,7 +261,11 @@ static bool work_and_boot(const struct tm_inject_request *request, tm_look *look
         .search_ns = or_default(request->search_ms, DEFAULT_SEARCH_MS) * NS_PER_MS,
     };
     struct tm_work_report report = {0};
-    if (!tm_inject_work(&work, &report, error))
+    bool borrowed = request->held != NULL && !work.keep_syscall &&
+                    tm_inject_work_held(&work, request->held, &report);
+    if (!borrowed && request->looked != NULL)
+        request->looked(request->hook_arg);
+    if (!borrowed && !tm_inject_work(&work, &report, error))
         return false;
     ret->worst_stop_ns = report.worst_stop_ns;
     ret->worst_wait_ns = report.worst_wait_ns;
@@ -280,6 +284,8 @@ static bool work_and_boot(const struct tm_inject_request *request, tm_look *look
         .payload = request->payload,
         .boot_ns = or_default(request->boot_ms, DEFAULT_BOOT_MS) * NS_PER_MS,
         .gil_ns = or_default(request->gil_ms, DEFAULT_GIL_MS) * NS_PER_MS,
+        .booting = request->booting,
+        .booting_arg = request->hook_arg,
     };
     struct tm_boot boot;
     if (!tm_inject_boot(&watch, &boot, error))

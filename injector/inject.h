@@ -38,6 +38,8 @@ enum tm_inject_search {
     TM_INJECT_SEARCH_STEP_OUT, /* only the latter: tests of the mechanism */
 };
 
+struct tm_tracee;
+
 /* Zero in a bound means its default. */
 struct tm_inject_request {
     pid_t pid;
@@ -48,6 +50,16 @@ struct tm_inject_request {
     enum tm_inject_dwarf dwarf;
     enum tm_inject_want want;
     enum tm_inject_search search;
+    /* Its only thread, where the caller traces it: stopped at the end of a system call, before the
+     * program has begun. It is borrowed as it is, and in an event stop afterwards. NULL: look for a
+     * thread. */
+    struct tm_tracee *held;
+    /* Called where held is of no use, before anything else is stopped: the caller lets go of it. */
+    void (*looked)(void *arg);
+    /* Called all the time while the payload starts, with its phase (format/boot.h); takes a moment
+     * instead of a sleep. NULL: nothing. */
+    void (*booting)(void *arg, uint32_t phase);
+    void *hook_arg; /* of both */
 };
 
 struct tm_inject_result {

@@ -210,7 +210,10 @@ bool tm_inject_boot(const struct tm_boot_watch *watch, struct tm_boot *ret, GErr
             set_timeout(watch, data.boot.phase, error);
             break;
         }
-        nanosleep(&(struct timespec){0, POLL_NS}, NULL);
+        if (watch->booting != NULL)
+            watch->booting(watch->booting_arg, data.boot.phase);
+        else
+            nanosleep(&(struct timespec){0, POLL_NS}, NULL);
     }
     abandon(watch);
     return false;

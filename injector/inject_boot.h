@@ -16,6 +16,8 @@ struct tm_boot_watch {
     GBytes *payload; /* borrowed */
     uint64_t boot_ns;
     uint64_t gil_ns;
+    void (*booting)(void *arg, uint32_t phase); /* NULL, or called instead of sleeping */
+    void *booting_arg;
 };
 
 /* Waits for TM_BOOT_RUNNING; *ret is then the block as it was read last. Otherwise the block is

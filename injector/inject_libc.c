@@ -8,6 +8,8 @@
 #include "injector/arch.h"
 #include "injector/errors.h"
 
+#define MIN_UNWIND_BYTES 4096u
+
 /* A module is libc by what it exports, whatever its file is called. */
 static struct tm_module *find_libc(tm_modules *modules, bool *ret_musl)
 {
@@ -49,6 +51,14 @@ static bool find_function(tm_modules *modules, const struct tm_inject_libc *self
             return true;
     }
     return false;
+}
+
+/* Debian's musl has them for three of its own functions. */
+static bool has_unwind_tables(const struct tm_inject_libc *self)
+{
+    GElf_Shdr header;
+    const Elf_Data *data = tm_elf_section(self->libc->elf, ".eh_frame", &header);
+    return data != NULL && data->d_size >= MIN_UNWIND_BYTES;
 }
 
 static bool find_code(const struct tm_inject_libc *self, const uint8_t *code, size_t n_bytes,
@@ -105,6 +115,14 @@ bool tm_inject_libc_find(tm_modules *modules, struct tm_inject_libc *ret, GError
     }
     if (!find_functions(modules, &self, error))
         return false;
+    if (self.is_musl && !has_unwind_tables(&self)) {
+        g_set_error(error, TM_ATTACH_ERROR, TM_ATTACH_ERROR_LIBC,
+                    "%s of process %d has no unwind tables, without which no point can be found "
+                    "at which code can be loaded safely; use a musl that was built with "
+                    "-fasynchronous-unwind-tables, or a Python for glibc",
+                    self.libc->path, (int)modules->pid);
+        return false;
+    }
     if (!find_code(&self, tm_arch_restorer_code, sizeof(tm_arch_restorer_code),
                    &self.restorer_addr) ||
         !find_code(&self, tm_arch_syscall_code, sizeof(tm_arch_syscall_code), &self.syscall_addr)) {

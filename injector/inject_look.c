@@ -164,7 +164,7 @@ static bool check_alive(const struct tm_process *process, GError **error)
 
 static bool check_untraced(const struct tm_process *process, GError **error)
 {
-    if (process->tracer_pid != 0) {
+    if (process->tracer_pid != 0 && process->tracer_pid != getpid()) {
         g_autofree char *tracer = tm_look_describe(process->tracer_pid);
         /* Its worker, before we came to ask for the lock. */
         if (g_str_has_prefix(tracer, "tm-attach ")) {

@@ -31,20 +31,32 @@ uint64_t tm_tracee_now_ns(void)
     return (uint64_t)now.tv_sec * NS_PER_S + (uint64_t)now.tv_nsec;
 }
 
+static int seize(struct tm_tracee *tracee, pid_t tid, long options)
+{
+    *tracee = (struct tm_tracee){.tid = tid, .end_status = -1};
+    return ptrace(PTRACE_SEIZE, tid, NULL, (void *)options) != 0 ? -errno : 0;
+}
+
 int tm_tracee_seize(struct tm_tracee *tracee, pid_t tid)
 {
-    *tracee = (struct tm_tracee){.tid = tid};
-    if (ptrace(PTRACE_SEIZE, tid, NULL, (void *)PTRACE_O_TRACESYSGOOD) != 0)
-        return -errno;
-    return 0;
+    return seize(tracee, tid, PTRACE_O_TRACESYSGOOD);
+}
+
+int tm_tracee_seize_through_exec(struct tm_tracee *tracee, pid_t tid)
+{
+    return seize(tracee, tid, PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEEXEC);
 }
 
 static enum tm_stop classify(struct tm_tracee *tracee, int status)
 {
-    if (!WIFSTOPPED(status))
+    if (!WIFSTOPPED(status)) {
+        tracee->end_status = status;
         return TM_STOP_GONE;
+    }
     if (EVENT_OF(status) == PTRACE_EVENT_STOP)
         return TM_STOP_EVENT;
+    if (EVENT_OF(status) == PTRACE_EVENT_EXEC)
+        return TM_STOP_EXEC;
     if (WSTOPSIG(status) == (SIGTRAP | 0x80))
         return TM_STOP_SYSCALL;
     tracee->signal = WSTOPSIG(status);

@@ -10,6 +10,7 @@ enum tm_stop {
     TM_STOP_NONE = 0, /* nothing within the bound */
     TM_STOP_EVENT,    /* PTRACE_EVENT_STOP: interrupted or group-stopped */
     TM_STOP_SYSCALL,  /* entry or exit of a system call */
+    TM_STOP_EXEC,     /* has just called exec; tm_tracee_seize_through_exec only */
     TM_STOP_SIGNAL,   /* about to get a signal */
     TM_STOP_GONE,     /* ended */
 };
@@ -17,6 +18,7 @@ enum tm_stop {
 struct tm_tracee {
     pid_t tid;
     int signal;              /* of TM_STOP_SIGNAL */
+    int end_status;          /* of TM_STOP_GONE, as waitpid gave it; -1: not known */
     unsigned traps_count;    /* tm_tracee_pending_traps when it had stopped */
     uint64_t interrupted_ns; /* CLOCK_MONOTONIC of the request to stop */
 };
@@ -28,6 +30,8 @@ uint64_t tm_tracee_now_ns(void);
 
 /* 0 or -errno: -EPERM (traced by somebody or not allowed), -ESRCH. Stops nothing. */
 int tm_tracee_seize(struct tm_tracee *tracee, pid_t tid);
+/* The same, with stops at exec. */
+int tm_tracee_seize_through_exec(struct tm_tracee *tracee, pid_t tid);
 /* Asks for a stop and waits for it; signals that come first are passed on. STOP_EVENT, _GONE, or
  * _NONE where the thread did not stop in time: then only the worker's end lets go of it. */
 enum tm_stop tm_tracee_interrupt(struct tm_tracee *tracee, uint64_t deadline_ns);

@@ -440,3 +440,43 @@ bool tm_inject_work(const struct tm_work *work, struct tm_work_report *ret, GErr
     close(self.mem_fd);
     return started;
 }
+
+/* From the end of one system call to that of the next. */
+static bool next_syscall_end(struct tm_tracee *held, uint64_t deadline_ns)
+{
+    int signal = 0;
+    for (int ends = 0; ends < 2;) {
+        if (tm_tracee_continue_to_syscall(held, signal) != 0)
+            return false;
+        enum tm_stop stop = tm_tracee_wait(held, deadline_ns);
+        if (stop == TM_STOP_NONE || stop == TM_STOP_GONE)
+            return false;
+        signal = stop == TM_STOP_SIGNAL ? held->signal : 0;
+        ends += stop == TM_STOP_SYSCALL;
+    }
+    return true;
+}
+
+bool tm_inject_work_held(const struct tm_work *work, struct tm_tracee *held,
+                         struct tm_work_report *ret)
+{
+    struct worker self = {.work = work, .report = ret, .mem_fd = tm_memory_open(work->pid)};
+    g_autoptr(GArray) frames = g_array_new(FALSE, FALSE, sizeof(struct tm_frame));
+    uint64_t deadline_ns = tm_tracee_now_ns() + work->search_ns;
+    struct user_regs_struct regs;
+    self.frames = frames;
+    ret->result = TM_WORK_NO_SAFE_POINT;
+    do {
+        held->interrupted_ns = tm_tracee_now_ns();
+        if (self.mem_fd < 0 || tm_arch_get_regs(held->tid, &regs) != 0)
+            break;
+        if (judge(&self, &regs) == TM_VERDICT_SAFE) {
+            ret->result = borrow(&self, held, &regs);
+            count_stop(&self, held, waited_ns(held->tid));
+            break;
+        }
+    } while (next_syscall_end(held, deadline_ns));
+    if (self.mem_fd >= 0)
+        close(self.mem_fd);
+    return ret->result != TM_WORK_NO_SAFE_POINT;
+}

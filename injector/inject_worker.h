@@ -57,3 +57,8 @@ struct tm_work {
 /* Starts workers until one has an answer, and waits for it. False with *error where none could be
  * started. */
 bool tm_inject_work(const struct tm_work *work, struct tm_work_report *ret, GError **error);
+/* The same in this process, for the only thread of a program that has not begun, which the caller
+ * traces: from the end of one system call to that of the next, until it is at a safe point. False:
+ * it was at none. */
+bool tm_inject_work_held(const struct tm_work *work, struct tm_tracee *held,
+                         struct tm_work_report *ret);

@@ -31,7 +31,8 @@ struct tm_attach_options {
     bool in_target;
     bool passive; /* of SNAPSHOT: without the agent */
     bool follow_fork;
-    char *output; /* NULL: not given */
+    struct tm_hold *hold; /* of LAUNCH: lets go of the program before it is stopped; NULL: none */
+    char *output;         /* NULL: not given */
     struct tm_given traces, traceback_limit, sample_bytes, native_depth, delay_ms, threshold_bytes,
         repeat, lifetime_ms, max_snapshots;
 };

@@ -4,6 +4,7 @@ add_library(tm-attach-cli STATIC
     client.c
     directory.c
     family.c
+    hold.c
     options.c
     payload_file.c
     verb_attach.c

@@ -7,6 +7,7 @@
 
 #include "injector/client.h"
 #include "injector/directory.h"
+#include "injector/hold.h"
 #include "injector/inject.h"
 #include "injector/payload_file.h"
 #include "inspect/memory.h"
@@ -83,11 +84,19 @@ static void undo(tm_client *client)
     tm_client_call(client, -1, START_TIMEOUT_MS, NULL);
 }
 
-static tm_client *inject(pid_t pid, struct tm_inject_result *ret, GError **error)
+static tm_client *inject(pid_t pid, const struct tm_attach_options *options,
+                         struct tm_inject_result *ret, GError **error)
 {
     struct tm_state state;
     g_autoptr(GBytes) payload = tm_payload_file_read(error);
-    struct tm_inject_request request = {.pid = pid, .payload = payload};
+    struct tm_inject_request request = {
+        .pid = pid,
+        .payload = payload,
+        .held = tm_hold_get_tracee(options->hold),
+        .looked = tm_hold_release,
+        .booting = options->hold ? tm_hold_step : NULL,
+        .hook_arg = options->hold,
+    };
 
     if (!payload || !tm_inject(&request, ret, error))
         return NULL;
@@ -104,10 +113,12 @@ static bool attach_new(pid_t pid, const struct tm_attach_options *options, FILE 
     struct tm_inject_result result = {0};
     struct tm_directory directory = {.fd = -1};
     const char *template = options->output ? options->output : DEFAULT_TEMPLATE;
-    g_autoptr(tm_client) client = inject(pid, &result, error);
+    g_autoptr(tm_client) client = inject(pid, options, &result, error);
 
     if (!client)
         return false;
+    if (options->hold)
+        tm_client_set_waiting(client, tm_hold_rest, options->hold);
     if (!send_options(client, TM_MSG_START, pid, options, template, &directory, error)) {
         undo(client);
         tm_directory_done(&directory);

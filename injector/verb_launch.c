@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 /*
- * "tm-attach -- python3 app.py": starts the program, attaches as soon as its
- * interpreter is up, then stands aside: signals and the exit status pass
- * through, the standard streams are the program's own. What tm-attach has to
- * say goes to standard error.
+ * "tm-attach -- python3 app.py": starts the program, holds it while it is
+ * looked at, attaches before its interpreter is up, then stands aside: signals and the exit status
+ * pass through, the standard streams are the program's own. What tm-attach has to say goes to
+ * standard error.
  */
 #include "injector/verbs.h"
 
@@ -13,10 +13,12 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "injector/errors.h"
+#include "injector/hold.h"
 
 #define UP_TIMEOUT_US 10000000
 #define LOOK_US 2000
@@ -49,27 +51,54 @@ static void pass_signals_on(void)
     }
 }
 
-/* Forks and execs; the pipe tells an exec that failed. Returns the child, or -1 with *ret_errno. */
-static pid_t start(char **command, int *ret_errno)
+/* A set-UID program would run without its right under a tracer. */
+static bool may_be_held(const char *command)
 {
-    int ends[2], number = 0;
+    struct stat st;
+    g_autofree char *path = g_find_program_in_path(command);
+
+    return path && !stat(path, &st) && !(st.st_mode & (S_ISUID | S_ISGID));
+}
+
+/* Forks and execs; the pipe tells an exec that failed, another lets the child go on to its exec.
+ * Returns the child, or -1 with *ret_errno. */
+static pid_t start(char **command, tm_hold **ret_hold, int *ret_errno)
+{
+    int ends[2], go[2], number = 0;
 
     if (pipe2(ends, O_CLOEXEC)) {
         *ret_errno = errno;
         return -1;
     }
+    if (pipe2(go, O_CLOEXEC)) {
+        *ret_errno = errno;
+        close(ends[0]);
+        close(ends[1]);
+        return -1;
+    }
     pid_t child = fork();
     if (child == 0) {
+        close(go[1]);
+        if (read(go[0], &number, 1) < 0)
+            number = 0;
         execvp(command[0], command);
         number = errno;
         if (write(ends[1], &number, sizeof(number)) < 0)
             _exit(EXEC_FAILED);
         _exit(EXEC_FAILED);
     }
+    number = errno;
     close(ends[1]);
+    close(go[0]);
+    if (child > 0 && may_be_held(command[0]))
+        *ret_hold = tm_hold_new(child);
+    close(go[1]);
     if (child < 0) {
-        number = errno;
-    } else if (read(ends[0], &number, sizeof(number)) == sizeof(number)) {
+        close(ends[0]);
+        *ret_errno = number;
+        return -1;
+    }
+    if (read(ends[0], &number, sizeof(number)) == sizeof(number)) {
         waitpid(child, NULL, 0);
         child = -1;
     }
@@ -102,24 +131,36 @@ static bool has_ended(pid_t child)
            info.si_pid == child;
 }
 
-static void attach(pid_t child, const struct tm_attach_options *options)
+static void attach(pid_t child, const struct tm_attach_options *given, tm_hold *hold)
 {
+    struct tm_attach_options options = *given;
     gint64 deadline_us = g_get_monotonic_time() + UP_TIMEOUT_US;
     GError *error = NULL;
+    int status;
 
-    while (!tm_verb_attach(child, options, stderr, &error)) {
+    if (hold && tm_hold_at_python(hold, deadline_us))
+        options.hold = hold;
+    else if (hold && tm_hold_has_ended(hold, &status))
+        return;
+    while (!tm_verb_attach(child, &options, stderr, &error)) {
+        tm_hold_release(hold);
+        if (hold && tm_hold_has_ended(hold, &status)) {
+            g_clear_error(&error);
+            return;
+        }
         if (has_ended(child)) {
             g_clear_error(&error);
             return;
         }
         if (!is_early(error) || g_get_monotonic_time() >= deadline_us) {
             tm_report_error(error);
-            fprintf(stderr, "tm-attach: %s goes on untraced\n", options->command[0]);
+            fprintf(stderr, "tm-attach: %s goes on untraced\n", options.command[0]);
             return;
         }
         g_clear_error(&error);
         g_usleep(LOOK_US);
     }
+    tm_hold_release(hold);
 }
 
 /* Dies of the signal that the program died of, without a core file of its own. */
@@ -140,16 +181,18 @@ static int die_of(int number)
 int tm_verb_launch(const struct tm_attach_options *options)
 {
     int number, status;
+    g_autoptr(tm_hold) hold = NULL;
 
     fflush(NULL);
-    child_pid = start(options->command, &number);
+    child_pid = start(options->command, &hold, &number);
     if (child_pid < 0) {
         fprintf(stderr, "tm-attach: %s: %s\n", options->command[0], g_strerror(number));
         return number == ENOENT ? EXEC_FAILED : EXEC_FAILED - 1;
     }
     pass_signals_on();
-    attach((pid_t)child_pid, options);
-    while (waitpid((pid_t)child_pid, &status, 0) < 0) {
+    attach((pid_t)child_pid, options, hold);
+    while (!(hold && tm_hold_has_ended(hold, &status)) &&
+           waitpid((pid_t)child_pid, &status, 0) < 0) {
         if (errno != EINTR)
             return 1;
     }

@@ -27,7 +27,7 @@
 #include "payload/tracer.h"
 
 #define GIL_TIMEOUT_MS 10000
-#define INIT_POLL_NS 1000000
+#define INIT_POLL_NS 200000
 
 __attribute__((visibility("default"))) void tm_payload_start(struct tm_boot *boot);
 

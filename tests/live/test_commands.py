@@ -10,7 +10,7 @@ import tempfile
 
 import pytest
 
-from tools import BIN_DIR, must, snapshot, tm_attach
+from tools import BIN_DIR, analyze_json, must, snapshot, tm_attach
 from victim import read_status, wait_until
 
 NOBODY = 65534
@@ -252,6 +252,40 @@ def test_launch(any_python, tmp_path):
     out, err = tool.communicate()
     assert out == b""
     assert err.decode().count("\n") == 1 and "tracing Python" in err.decode()
+
+
+FIRST = """first = [b"x" * (1000 + i) for i in range(1000)]
+import sys
+sys.stdout.write("up\\n")
+sys.stdout.flush()
+sys.stdin.readline()
+"""
+
+
+def test_launch_traces_from_the_first_line(python, tmp_path):
+    """The program is held until its interpreter can be hooked. On a machine that has no processor
+    for the agent it may be late, hence the second and third try."""
+    script = tmp_path / "first.py"
+    script.write_text(FIRST)
+    for attempt in range(3):
+        tool = subprocess.Popen(
+            [os.path.join(BIN_DIR, "tm-attach"), "--delay", "0", "--memory-threshold", "0", "--",
+             python.path, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, cwd=str(tmp_path))
+        line = tool.stderr.readline().decode()
+        if ": tracing Python" not in line:
+            # On an old Python that waits already, and never made a GIL.
+            tool.communicate()
+            continue
+        pid = line.split(":")[0]
+        assert tool.stdout.readline() == b"up\n"
+        path = must(tm_attach("--snapshot", pid, cwd=tmp_path)).out.strip()
+        found = analyze_json("top", "-n", 100000, path)
+        assert tool.communicate(b"\n", timeout=60)[1] == b""
+        assert tool.returncode == 0
+        if "first.py" in str(found):
+            return
+    pytest.fail("the first line was not traced in three launches")
 
 
 def test_launch_dies_of_a_signal(any_python, tmp_path):

@@ -264,7 +264,7 @@ def preloaded(name, pattern):
         finally:
             del os.environ["LD_PRELOAD"]
         for victim in victims:
-            b.in_and_out(victim)
+            b.in_and_out(victim, 1)
         return "attached"
 
 
@@ -283,9 +283,9 @@ def step_out(b):
     """The program ends where a block is not what it was. Twice the worker dies when the address is
     replaced: the thread that it was replaced for still comes to no harm."""
     victim = b.native(os.path.join(BIN, "tm-victim-churn"), "8", "1")
-    for i in range(int(os.environ.get("TM_TEST_STEP_OUTS", "25"))):
+    for i in range(int(os.environ.get("TM_TEST_STEP_OUTS", "12"))):
         b.must_inject(victim.pid, "--any", "--step-out")
-        if i % 10 == 0:
+        if i % 6 == 0:
             b.inject(victim.pid, "--any", "--step-out", TM_DEBUG_STEP="hooked:die")
     beats_on(victim)
     wait_until(lambda: len(os.listdir("/proc/%d/task" % victim.pid)) == 9, "the late threads' end")

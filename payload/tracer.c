@@ -153,7 +153,8 @@ void tm_tracer_measure(void)
 {
     if (!tm_tracer_hold())
         return;
-    atomic_store(&own_free_bytes, tm_store_measure(tm_traceback_resident_bytes()));
+    atomic_store(&own_free_bytes,
+                 tm_store_measure(tm_traceback_resident_bytes() + tm_native_resident_bytes()));
     tm_tracer_unhold();
 }
 
@@ -200,6 +201,7 @@ static int set_native(uint32_t depth, char *message, size_t message_bytes)
     pthread_mutex_lock(&tm_store_lock);
     bool ok = tm_native_enable_locked(depth);
     tm_state_export.native_depth = tm_native_depth;
+    tm_hooks_refit();
     tm_hooks_choose_half();
     pthread_mutex_unlock(&tm_store_lock);
     if (!ok)

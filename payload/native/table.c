@@ -9,6 +9,8 @@
 #include <unistd.h>
 
 #include "payload/mem.h"
+#include "payload/native/loader.h"
+#include "payload/native/stack.h"
 #include "payload/state.h"
 
 enum { FIRST_ROWS = 4096, PATHS_ARENA_BYTES = 1 << 20, PATH_BYTES = 4096 };
@@ -16,7 +18,7 @@ enum { FIRST_ROWS = 4096, PATHS_ARENA_BYTES = 1 << 20, PATH_BYTES = 4096 };
 /* Files and the text of their paths: fixed places, so that readers need no lock. Written by the
  * thread that builds maps. */
 static struct tm_state_module *files; /* TM_NATIVE_MODULES_MAX, sparse */
-static char *paths; /* PATHS_ARENA_BYTES, sparse */
+static char *paths;                   /* PATHS_ARENA_BYTES, sparse */
 static uint32_t paths_used;
 
 uint32_t tm_native_file_count(void)
@@ -62,8 +64,7 @@ static bool read_note(const uint8_t *note, size_t n_bytes, struct tm_state_modul
         if (total > n_bytes || name_bytes > n_bytes || desc_bytes > n_bytes)
             return false;
         if (header.n_type == NT_GNU_BUILD_ID && header.n_namesz == 4 &&
-            header.n_descsz <= TM_BUILD_ID_MAX &&
-            memcmp(note + sizeof(header), "GNU", 4) == 0) {
+            header.n_descsz <= TM_BUILD_ID_MAX && memcmp(note + sizeof(header), "GNU", 4) == 0) {
             ret->build_id_addr = (uint64_t)(note + sizeof(header) + name_bytes);
             memcpy(ret->build_id, (const void *)ret->build_id_addr, header.n_descsz);
             ret->build_id_bytes = header.n_descsz;
@@ -137,8 +138,9 @@ static uint32_t find_file(const struct tm_state_module *file, const struct dl_ph
 {
     uint32_t n = tm_native_file_count();
     for (uint32_t i = 0; i < n; i++)
-        if (same_file(&files[i], file) && (info->dlpi_name == NULL || info->dlpi_name[0] == '\0' ||
-                                           strcmp((const char *)files[i].path_addr, info->dlpi_name) == 0))
+        if (same_file(&files[i], file) &&
+            (info->dlpi_name == NULL || info->dlpi_name[0] == '\0' ||
+             strcmp((const char *)files[i].path_addr, info->dlpi_name) == 0))
             return i;
     if (n == TM_NATIVE_MODULES_MAX)
         return UINT32_MAX;
@@ -215,6 +217,17 @@ uint32_t tm_native_range_rule(const struct tm_native_range *range, uint64_t pc)
             high = middle;
     }
     return low > 0 ? table->rows[low - 1].rule : TM_CFI_UNKNOWN;
+}
+
+bool tm_native_range_is_there(const struct tm_native_map *map, const struct tm_native_range *range)
+{
+    const struct tm_state_module *file = &files[range->file];
+    uint64_t last = file->build_id_addr + file->build_id_bytes - sizeof(uint64_t);
+    if (range->start == map->own_start)
+        return true;
+    return file->build_id_bytes >= sizeof(uint64_t) && tm_native_is_readable(file->build_id_addr) &&
+           tm_native_is_readable(last) &&
+           memcmp((const void *)file->build_id_addr, file->build_id, file->build_id_bytes) == 0;
 }
 
 /* ---- maps ---- */
@@ -335,7 +348,10 @@ struct tm_native_map *tm_native_map_build(const struct tm_native_map *old)
     bool ok = false;
     for (int i = 0; i < ATTEMPTS && files != NULL && paths != NULL && !ok; i++) {
         struct build build = {.map = tm_mem_map_sparse(sizeof(*map)), .old = old};
+        uint64_t stamp = tm_native_loader_stamp();
         ok = build.map != NULL && build_once(&build) && !build.overflow;
+        if (ok)
+            build.map->stamp = stamp;
         if (ok)
             map = build.map;
         else

@@ -3,7 +3,7 @@
 import collections
 
 # frames: tm-attach's --traceback-limit, or tracemalloc's. sample: --sample's argument.
-# native: --native's depth, 0: none.
+# native: --native's depth, 0: none. The tool libunwind is left out where it was not built.
 Config = collections.namedtuple("Config", "name tool frames sample native", defaults=(0,))
 
 CONFIGS = [
@@ -14,6 +14,8 @@ CONFIGS = [
     Config("tm, 16 frames", "tm", 16, None),
     Config("tm, 64 frames", "tm", 64, None),
     Config("tm, 1 frame, 16 native", "tm", 1, None, 16),
+    Config("tm, 16 frames, 16 native", "tm", 16, None, 16),
+    Config("libunwind, 16 native", "libunwind", 0, None, 16),
     Config("tracemalloc, 1 frame", "tracemalloc", 1, None),
     Config("tracemalloc, 16 frames", "tracemalloc", 16, None),
     Config("tracemalloc, 64 frames", "tracemalloc", 64, None),

@@ -11,6 +11,12 @@ BIN = os.environ.get("TM_BIN_DIR") or os.path.join(HERE, "..", "build", "bin")
 NO_SNAPSHOTS = ["--delay", "86400", "--memory-threshold", "1000G"]
 
 
+def libunwind_path():
+    """bench/libunwind.c, built where libunwind was found, or None."""
+    path = os.path.join(BIN, "..", "lib", "libtm-bench-libunwind.so")
+    return os.path.abspath(path) if os.path.exists(path) else None
+
+
 class Unavailable(Exception):
     """This Python cannot run this workload; the text says why."""
 
@@ -34,6 +40,8 @@ class Process:
         if config.tool == "tracemalloc":
             command += ["-X", "tracemalloc=%d" % config.frames]
         env = dict(os.environ, PYTHONDONTWRITEBYTECODE="1", PYTHONHASHSEED="0")
+        if config.tool == "libunwind":
+            env["TM_BENCH_UNWIND"] = libunwind_path()
         env.pop("PYTHONPATH", None)
         if workload == "django_templates":
             # Debian's packages of pure Python serve every version that the package supports.

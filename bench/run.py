@@ -82,6 +82,8 @@ def main(argv):
     options = parse(argv)
     chosen = [c for c in configs.CONFIGS if c.name == configs.BASE or not options.config
               or any(text in c.name for text in options.config)]
+    if process.libunwind_path() is None:
+        chosen = [c for c in chosen if c.tool != "libunwind"]
     every = configs.MIX + configs.NOTHING + configs.REAL
     if options.quick:
         chosen = [c for c in chosen if options.config or c.name in configs.QUICK]

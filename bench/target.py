@@ -97,6 +97,10 @@ def main():
         print(json.dumps({"unavailable": str(error)}), flush=True)
         return
     print(json.dumps({"ready": os.getpid()}), flush=True)
+    if "TM_BENCH_UNWIND" in os.environ:
+        import ctypes
+        if ctypes.PyDLL(os.environ["TM_BENCH_UNWIND"]).tm_bench_unwind() != 0:
+            sys.exit("no hooks for libunwind")
     for line in sys.stdin:
         words = line.split()
         if words[0] == "quit":

@@ -8,7 +8,6 @@
 
 #include "payload/filter.h"
 #include "payload/hooks_lane.h"
-#include "payload/native/native.h"
 #include "payload/sample.h"
 
 static struct tm_live no_live;
@@ -188,7 +187,8 @@ static void set_mode(uintptr_t mode)
 }
 
 /* Hooks that could not be taken out of another tool's chain stay, and may have been made for a
- * session of another kind: their fast half does not sample, or samples. */
+ * session of another kind: their fast half does not sample, or samples, or knows no native frames.
+ */
 static bool hooks_fit(void)
 {
     for (int domain = TM_PY_DOMAIN_MEM; domain < TM_PY_DOMAINS; domain++)
@@ -197,18 +197,24 @@ static bool hooks_fit(void)
     return true;
 }
 
-/* Native frames are the slow half's; while sampling the fast one only sorts out what is not taken.
- */
-static bool native_is_slow(void)
+/* Under the GIL nobody is in these hooks; one that another tool has in its chain stays as it is. */
+void tm_hooks_refit(void)
 {
-    return tm_native_depth != 0 && tm_store.sample_mean_bytes == 0;
+    for (int domain = TM_PY_DOMAIN_MEM; installed && domain < TM_PY_DOMAINS; domain++) {
+        struct tm_py_allocator now, fitting = *tm_hooks_gil((uint32_t)domain);
+        tm_py.PyMem_GetAllocator(domain, &now);
+        if (!same_functions(&now, &ours[domain]) || same_functions(&now, &fitting))
+            continue;
+        fitting.ctx = ours[domain].ctx;
+        ours[domain] = fitting;
+        tm_py.PyMem_SetAllocator(domain, &ours[domain]);
+    }
 }
 
 void tm_hooks_choose_half(void)
 {
     if (atomic_load(&tm_live->mode) != TM_WORD_OFF)
-        set_mode(tm_store.snapshot_active || tm_filter_any() || !hooks_fit() || native_is_slow() ||
-                         tm_hooks_is_muted()
+        set_mode(tm_store.snapshot_active || tm_filter_any() || !hooks_fit() || tm_hooks_is_muted()
                      ? TM_WORD_SLOW
                      : TM_WORD_FAST);
 }

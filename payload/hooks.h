@@ -42,6 +42,8 @@ bool tm_hooks_setup(void);
 void tm_hooks_done(void);
 /* Puts our hooks on top where they cannot be reached from the top already. The store must be up. */
 void tm_hooks_install(void);
+/* After native frames were switched on or off. Before tm_hooks_choose_half. */
+void tm_hooks_refit(void);
 /* Takes them out where all that are in place are topmost. */
 enum tm_unhook tm_hooks_remove(void);
 /* Another tool has taken our hooks out: puts them on top again. That tool may hold on to them and

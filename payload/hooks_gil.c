@@ -461,5 +461,6 @@ const struct tm_py_allocator *tm_hooks_gil(uint32_t domain)
                                                  : tm_tstate_access == TM_TSTATE_TLS;
     if (tm_layout_table_index < 0 || !direct)
         return &any_hooks[which];
-    return &row_hooks[tm_layout_table_index][which];
+    const struct tm_py_allocator *row = &row_hooks[tm_layout_table_index][which];
+    return tm_native_depth != 0 ? tm_hooks_native(domain, row) : row;
 }

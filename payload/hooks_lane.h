@@ -67,3 +67,6 @@ extern uint32_t tm_hooks_session;
 extern const struct tm_py_allocator tm_hooks_shared[TM_PY_DOMAINS];
 /* The mem or obj hooks that fit the layout in force. ctx is filled in at installation. */
 const struct tm_py_allocator *tm_hooks_gil(uint32_t domain);
+/* Those that walk native frames, in front of the ones given. The fast thread state is known. */
+const struct tm_py_allocator *tm_hooks_native(uint32_t domain,
+                                              const struct tm_py_allocator *without);

@@ -141,8 +141,9 @@ void tm_tracer_measure(void)
 {
     if (!tm_tracer_hold())
         return;
-    atomic_store(&tm_state_export.own_free_bytes, tm_store_measure(tm_traceback_resident_bytes()));
-    atomic_store(&tm_state_export.measured_ns, now_ns(CLOCK_REALTIME));
+    atomic_store(&tm_state_export.own_free_bytes,
+                 tm_store_measure(tm_traceback_resident_bytes() + tm_native_resident_bytes()));
+    atomic_store(&tm_state_export.measured_ns, tm_clock_real_ns());
     tm_tracer_unhold();
 }
 
@@ -192,6 +193,7 @@ static int set_native(uint32_t depth, char *message, size_t message_bytes)
     tm_store_stop();
     bool ok = tm_native_enable_locked(depth);
     tm_state_export.native_depth = tm_native_depth;
+    tm_hooks_refit();
     tm_hooks_choose_half();
     tm_store_go();
     if (!ok)

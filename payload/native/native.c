@@ -2,46 +2,22 @@
 #include "payload/native/native.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "payload/gil.h"
 #include "payload/hooks.h"
 #include "payload/mem.h"
+#include "payload/native/loader.h"
 #include "payload/pyapi.h"
 #include "payload/tracer.h"
 
 uint32_t tm_native_depth;
 struct tm_native_lane tm_native_lanes[TM_LANES];
 struct tm_native_map *tm_native_map;
-uint64_t tm_native_main_stack_high;
 uint64_t tm_native_eval_start, tm_native_eval_end;
 
 static struct tm_native_map *prepared; /* agent thread */
-
-/* Field 28 of /proc/self/stat: where the program's arguments begin, above all frames of the main
- * thread. */
-static void find_main_stack(void)
-{
-    char text[1024];
-    int fd = open("/proc/self/stat", O_RDONLY | O_CLOEXEC);
-    ssize_t n = fd >= 0 ? read(fd, text, sizeof(text) - 1) : -1;
-    if (fd >= 0)
-        close(fd);
-    text[n > 0 ? n : 0] = '\0';
-    const char *at = strrchr(text, ')');
-    for (int field = 2; at != NULL && field < 28; field++) {
-        at = strchr(at, ' ');
-        if (at != NULL)
-            at++;
-    }
-    uint64_t value = 0;
-    for (; at != NULL && *at >= '0' && *at <= '9'; at++)
-        value = value * 10 + (uint64_t)(*at - '0');
-    tm_native_main_stack_high = value;
-}
 
 /* Up to 3.9 nothing on the stack tells which C frame runs Python code: the function's own range
  * does. */
@@ -59,22 +35,29 @@ int tm_native_prepare(char *message, size_t message_bytes)
     snprintf(message, message_bytes, "native frames are known on x86-64 only");
     return -ENOTSUP;
 #endif
+    tm_native_loader_setup();
     tm_native_map_free(prepared);
     prepared = tm_native_map_build(tm_native_map);
     if (prepared == NULL) {
         snprintf(message, message_bytes, "no memory for the tables of native frames");
         return -ENOMEM;
     }
-    find_main_stack();
+    tm_native_stack_setup();
     find_eval();
     return 0;
+}
+
+void tm_native_lane_forget(struct tm_native_lane *lane)
+{
+    if (lane->pcs != NULL)
+        memset(lane->pcs, 0, TM_NATIVE_PCS * sizeof(*lane->pcs));
+    tm_native_trie_forget(&lane->trie);
 }
 
 static void forget_addresses(void)
 {
     for (uint32_t lane = 0; lane < tm_lanes_used; lane++)
-        if (tm_native_lanes[lane].pcs != NULL)
-            memset(tm_native_lanes[lane].pcs, 0, TM_NATIVE_PCS * sizeof(struct tm_native_pc));
+        tm_native_lane_forget(&tm_native_lanes[lane]);
     tm_traceback_flush();
 }
 
@@ -89,7 +72,8 @@ static bool lanes_up(void)
         if (lane->path == NULL)
             lane->path = tm_mem_map(TM_NATIVE_ITEMS * sizeof(*lane->path));
         memset(lane->threads, 0, sizeof(lane->threads));
-        if (lane->pcs == NULL || lane->items == NULL || lane->path == NULL)
+        if (!tm_native_trie_init(&lane->trie) || lane->pcs == NULL || lane->items == NULL ||
+            lane->path == NULL)
             return false;
     }
     return true;
@@ -148,6 +132,7 @@ void tm_native_refresh(void)
         refresh();
     tm_tracer_unhold();
 }
+
 void tm_native_done(void)
 {
     tm_native_depth = 0;
@@ -156,12 +141,22 @@ void tm_native_done(void)
         tm_mem_unmap(lane->pcs, TM_NATIVE_PCS * sizeof(*lane->pcs));
         tm_mem_unmap(lane->items, TM_NATIVE_ITEMS * sizeof(*lane->items));
         tm_mem_unmap(lane->path, TM_NATIVE_ITEMS * sizeof(*lane->path));
+        tm_native_trie_done(&lane->trie);
         *lane = (struct tm_native_lane){0};
     }
     tm_native_map_free(tm_native_map);
     tm_native_map_free(prepared);
     tm_native_map = prepared = NULL;
     tm_native_files_done();
+}
+
+size_t tm_native_resident_bytes(void)
+{
+    size_t total = 0;
+    for (int i = 0; i < TM_LANES; i++)
+        if (tm_native_lanes[i].trie.steps != NULL)
+            total += tm_native_trie_resident_bytes(&tm_native_lanes[i].trie);
+    return total;
 }
 
 void tm_native_abandon(void)
@@ -191,11 +186,11 @@ static uint32_t cut_site_locked(uint64_t cut)
     return site.function == TM_NONE ? TM_NONE : tm_intern_site_locked(&site);
 }
 
-uint32_t tm_native_site_locked(uint64_t pc)
+uint32_t tm_native_site_locked(uint64_t pc, const struct tm_native_map *map)
 {
     if (pc < TM_NATIVE_CUTS)
         return cut_site_locked(pc);
-    const struct tm_native_range *range = tm_native_map_find(tm_native_map, pc);
+    const struct tm_native_range *range = map ? tm_native_map_find(map, pc) : NULL;
     struct tm_site site = {
         .file = TM_NONE,
         .function = TM_NONE,

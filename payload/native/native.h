@@ -9,7 +9,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "payload/native/stack.h"
 #include "payload/native/table.h"
+#include "payload/native/trie.h"
 #include "payload/store.h"
 #include "payload/traceback.h"
 
@@ -31,28 +33,45 @@ bool tm_native_enable_locked(uint32_t depth);
 void tm_native_refresh(void);
 /* Forgets everything; no hook runs. */
 void tm_native_done(void);
+/* How much of what is known is in memory, nearly. */
+size_t tm_native_resident_bytes(void);
 /* In a forked child, which inherits none of it. */
 void tm_native_abandon(void);
 
 /* ---- the hooks' side ---- */
 
+/* Of a caller. */
+struct tm_native_regs {
+    uint64_t pc, sp, bp;
+};
+
+/* Of the caller of the function whose __builtin_frame_address(0) is given. */
+static inline struct tm_native_regs tm_native_regs_at(const uint64_t *frame_address)
+{
+    return (struct tm_native_regs){frame_address[1], (uint64_t)(frame_address + 2),
+                                   frame_address[0]};
+}
+
 /* The traceback of this thread, native frames and Python's in one: as tm_traceback_get, with the
  * lane's lock. Takes no other lock unless it is a traceback that was not seen lately, allocates
- * nothing of the program's. */
+ * nothing of the program's. `regs`: where the walk begins. */
+bool tm_native_traceback_of(enum tm_lane lane, uint64_t tstate, struct tm_native_regs regs,
+                            struct tm_traceback *ret);
+/* The same from the caller on. */
 bool tm_native_traceback(enum tm_lane lane, uint64_t tstate, struct tm_traceback *ret);
+/* The GIL lane's, if it was met before. */
+bool tm_native_known(uint64_t tstate, struct tm_native_regs regs, struct tm_traceback *ret);
 
 /* ---- shared by native.c and walk.c ---- */
 
-enum { TM_NATIVE_PCS = 8192, TM_NATIVE_THREADS = 64 };
+enum { TM_NATIVE_PCS = 8192 };
 #define TM_NATIVE_ITEMS (TM_NATIVE_DEPTH_MAX + TM_TRACEBACK_LIMIT_MAX + 1)
 
 /* What is known of a return address. */
-enum tm_native_role { TM_NATIVE_ROLE_UNKNOWN = 0, TM_NATIVE_ROLE_C = 1, TM_NATIVE_ROLE_EVAL = 2 };
 struct tm_native_pc {
     uint64_t pc; /* 0: empty */
-    uint32_t rule;
-    uint32_t site : 30; /* 0: not interned yet */
-    uint32_t role : 2;  /* enum tm_native_role */
+    struct tm_native_rule rule;
+    uint32_t site; /* 0: not interned yet */
 };
 
 /* A frame of the stack that is being gathered. */
@@ -69,22 +88,22 @@ enum tm_native_cut {
     TM_NATIVE_CUTS = 4,
 };
 
-struct tm_native_stack {
-    uintptr_t thread;   /* 0: empty */
-    uint64_t low, high; /* addresses between them were found mapped */
-};
-
 struct tm_native_lane {
     struct tm_native_pc *pcs;     /* TM_NATIVE_PCS */
     struct tm_native_item *items; /* TM_NATIVE_ITEMS */
     uint32_t *path;               /* TM_NATIVE_ITEMS site ids */
     struct tm_native_stack threads[TM_NATIVE_THREADS];
+    struct tm_native_trie trie;
+    uint64_t stamp; /* of the loader, when the addresses were looked up */
 };
 
 extern struct tm_native_lane tm_native_lanes[TM_LANES];
 extern struct tm_native_map *tm_native_map;
-extern uint64_t tm_native_main_stack_high;                /* 0: not known */
 extern uint64_t tm_native_eval_start, tm_native_eval_end; /* up to 3.9 */
 
-/* Interns the site of a return address or of a cut. tm_intern_lock. */
-uint32_t tm_native_site_locked(uint64_t pc);
+/* The lane forgets what it knows of addresses. */
+void tm_native_lane_forget(struct tm_native_lane *lane);
+
+/* Interns the site of a return address or of a cut. map: where its module is; NULL: in none.
+ * tm_intern_lock. */
+uint32_t tm_native_site_locked(uint64_t pc, const struct tm_native_map *map);

@@ -9,6 +9,8 @@
 #include <unistd.h>
 
 #include "payload/mem.h"
+#include "payload/native/loader.h"
+#include "payload/native/stack.h"
 #include "payload/state.h"
 
 enum { FIRST_ROWS = 4096, PATHS_ARENA_BYTES = 1 << 20, PATH_BYTES = 4096 };
@@ -217,6 +219,17 @@ uint32_t tm_native_range_rule(const struct tm_native_range *range, uint64_t pc)
     return low > 0 ? table->rows[low - 1].rule : TM_CFI_UNKNOWN;
 }
 
+bool tm_native_range_is_there(const struct tm_native_map *map, const struct tm_native_range *range)
+{
+    const struct tm_state_module *file = &files[range->file];
+    uint64_t last = file->build_id_addr + file->build_id_bytes - sizeof(uint64_t);
+    if (range->start == map->own_start)
+        return true;
+    return file->build_id_bytes >= sizeof(uint64_t) && tm_native_is_readable(file->build_id_addr) &&
+           tm_native_is_readable(last) &&
+           memcmp((const void *)file->build_id_addr, file->build_id, file->build_id_bytes) == 0;
+}
+
 /* ---- maps ---- */
 
 struct build {
@@ -335,7 +348,10 @@ struct tm_native_map *tm_native_map_build(const struct tm_native_map *old)
     bool ok = false;
     for (int i = 0; i < ATTEMPTS && files != NULL && paths != NULL && !ok; i++) {
         struct build build = {.map = tm_mem_map_sparse(sizeof(*map)), .old = old};
+        uint64_t stamp = tm_native_loader_stamp();
         ok = build.map != NULL && build_once(&build) && !build.overflow;
+        if (ok)
+            build.map->stamp = stamp;
         if (ok)
             map = build.map;
         else

@@ -34,6 +34,7 @@ struct tm_native_range {
 
 struct tm_native_map {
     uint64_t adds, subs;         /* of the loader, when it was built */
+    uint64_t stamp;              /* the same by tm_native_loader_stamp */
     uint64_t own_start, own_end; /* the payload itself */
     uint32_t n_ranges;
     struct tm_native_range ranges[TM_NATIVE_MODULES_MAX]; /* ascending */
@@ -70,6 +71,9 @@ static inline const struct tm_native_range *tm_native_map_find(const struct tm_n
     return low < map->n_ranges && map->ranges[low].start <= pc ? &map->ranges[low] : NULL;
 }
 
+/* Whether the module is still what lies there, told by its build-id: after the loader has been at
+ * work. Any thread. */
+bool tm_native_range_is_there(const struct tm_native_map *map, const struct tm_native_range *range);
 /* The rule for a frame whose return address is `pc`: that of the call before it. */
 uint32_t tm_native_range_rule(const struct tm_native_range *range, uint64_t pc);
 /* Where the function that begins at `start` ends, by its unwind table; `start` where there is none.

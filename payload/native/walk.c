@@ -14,134 +14,127 @@
  *   3.12 on      the shim frame in the chain of Python frames; one call runs
  *                the frames up to it
  * An address belongs to one function, so this is looked up once for each.
+ *
+ * One walk, compiled twice: REPLAY goes along what was met before
+ * (payload/native/trie.h) and gives up where something is new; LEARN looks
+ * everything up, gathers the frames and keeps the way.
  */
 #include "payload/native/native.h"
 
-#include <errno.h>
-#include <sys/mman.h>
-
-#include "payload/mem.h"
+#include "payload/native/loader.h"
 #include "payload/tstate.h"
 
 enum {
     /* Byte offsets: 3.10 PyThreadState.cframe and _cframe.previous, from its DWARF. */
     TSTATE_CFRAME_310 = 48,
     CFRAME_PREVIOUS_310 = 8,
-    STACK_MAX_BYTES = 256 << 20,
     SHIM_SEARCH_MAX = 1 << 20, /* frames: against a circle */
 };
 
-struct gather {
+enum how { REPLAY, LEARN };
+
+struct walk {
     struct tm_native_lane *lane;
-    const struct tm_native_map *map;
-    struct tm_native_item *items;
-    uint32_t n_items;
-    uint32_t n_native, n_python, limit;
-    bool precise; /* look at each Python frame whether Python shows it */
+    struct tm_native_step *step; /* NULL: the tree is full */
+    struct tm_fingerprint print; /* of what was walked, without the run that is under way */
+    bool kept;                   /* LEARN: the fingerprint stands for what was gathered */
     tm_frame_ref frame;
-    uint64_t cframe; /* 3.10, 3.11: the next C frame's record; 0: none */
-    uint64_t hash1, hash2;
+    uint32_t n_native, n_python, limit;
     /* registers of the frame that is next */
     uint64_t pc, sp, bp;
     uint64_t low, high; /* what may be read of the stack */
+    /* LEARN only */
+    const struct tm_native_map *map;
+    struct tm_native_item *items;
+    uint32_t n_items;
+    bool precise;    /* look at each Python frame whether Python shows it */
+    uint64_t cframe; /* 3.10, 3.11: the next C frame's record; 0: none */
 };
 
-/* ---- the stack's bounds ---- */
-
-static bool is_mapped(uint64_t low, uint64_t high)
+TM_ALWAYS_INLINE bool load_stack(const struct walk *w, uint64_t addr, uint64_t *ret)
 {
-    enum { AT_ONCE = 64 };
-    unsigned char pages[AT_ONCE];
-    int saved_errno = errno;
-    bool ok = true;
-    low &= ~(uint64_t)(TM_MEM_PAGE_BYTES - 1);
-    while (low < high && ok) {
-        uint64_t n_bytes =
-            high - low < AT_ONCE * TM_MEM_PAGE_BYTES ? high - low : AT_ONCE * TM_MEM_PAGE_BYTES;
-        ok = mincore((void *)low, n_bytes, pages) == 0;
-        low += n_bytes;
-    }
-    errno = saved_errno;
-    return ok;
-}
-
-/* A thread's control block lies at the upper end of the stack that the C library made for it; the
- * main thread's stack ends where the kernel put the arguments. Another stack (of a coroutine, or
- * one that the program gave) is not known. */
-static __attribute__((noinline, cold)) bool find_stack(struct tm_native_stack *stack,
-                                                       uintptr_t thread, uint64_t sp)
-{
-    uint64_t high = thread > sp ? thread : 0;
-    if (tm_native_main_stack_high > sp && (high == 0 || tm_native_main_stack_high < high))
-        high = tm_native_main_stack_high;
-    if (high == 0 || high - sp > STACK_MAX_BYTES || !is_mapped(sp, high))
-        return false;
-    *stack = (struct tm_native_stack){thread, sp, high};
-    return true;
-}
-
-static bool set_bounds(struct gather *g)
-{
-    uintptr_t thread = tm_tstate_thread_pointer();
-    struct tm_native_stack *stack =
-        &g->lane->threads[(thread >> 6 ^ thread >> 12) & (TM_NATIVE_THREADS - 1)];
-    if (TM_UNLIKELY(stack->thread != thread || g->sp < stack->low || g->sp >= stack->high) &&
-        !find_stack(stack, thread, g->sp))
-        return false;
-    g->low = g->sp;
-    g->high = stack->high;
-    return true;
-}
-
-TM_ALWAYS_INLINE bool load_stack(const struct gather *g, uint64_t addr, uint64_t *ret)
-{
-    if (TM_UNLIKELY(addr < g->low || addr > g->high - sizeof(uint64_t) || (addr & 7) != 0))
+    if (TM_UNLIKELY(addr < w->low || addr > w->high - sizeof(uint64_t) || (addr & 7) != 0))
         return false;
     *ret = *(const uint64_t *)addr;
     return true;
 }
 
-/* ---- items ---- */
+/* ---- the way that was met before ---- */
 
-TM_ALWAYS_INLINE void push(struct gather *g, uint64_t key, tm_frame_ref frame)
+TM_ALWAYS_INLINE void begin_run(struct walk *w)
 {
-    /* A native frame's key must not be taken for a Python one's. */
-    uint64_t word = frame ? key : ~key;
-    g->items[g->n_items++] = (struct tm_native_item){key, frame};
-    g->hash1 = tm_hash_mix(g->hash1, word);
-    g->hash2 = tm_hash_rotl(g->hash2, 23) + word * TM_HASH_K2;
+    w->step = &w->lane->trie.steps[w->frame != 0 ? TM_NATIVE_ROOT : TM_NATIVE_ROOT_NO_PYTHON];
 }
 
-static void push_cut(struct gather *g, enum tm_native_cut cut)
+/* REPLAY: false where this was not met yet. */
+TM_ALWAYS_INLINE bool follow(struct walk *w, enum how how, uint64_t word)
 {
-    push(g, cut, 0);
+    if (how == REPLAY)
+        w->step = tm_native_trie_child(&w->lane->trie, w->step, word);
+    else if (w->step != NULL)
+        w->step = tm_native_trie_add(&w->lane->trie, w->step, word);
+    return how == LEARN || TM_LIKELY(w->step != NULL);
 }
+
+TM_ALWAYS_INLINE void hash(struct walk *w, uint64_t word1, uint64_t word2)
+{
+    w->print.hash1 = tm_hash_mix(w->print.hash1, word1);
+    w->print.hash2 = tm_hash_rotl(w->print.hash2, 23) + word2 * TM_HASH_K2;
+}
+
+TM_ALWAYS_INLINE void end_run(struct walk *w, enum how how)
+{
+    if (how == REPLAY || w->step != NULL)
+        hash(w, w->step->hash1, w->step->hash2);
+    else
+        w->kept = false;
+}
+
+static void push(struct walk *w, uint64_t key, tm_frame_ref frame)
+{
+    w->items[w->n_items++] = (struct tm_native_item){key, frame};
+}
+
+/* ---- Python's frames ---- */
 
 /* 3.11: bool is_entry is the byte before owner. */
-static bool is_entry(tm_frame_ref frame)
+TM_ALWAYS_INLINE bool is_entry(tm_frame_ref frame)
 {
     return *(const uint8_t *)(frame + (uint32_t)tm_layout.iframe_owner - 1) != 0;
 }
 
-/* The Python frames of one C call of the interpreter, or with `all` those of every one. */
-static void push_python(struct gather *g, bool all)
+enum extent { OF_ONE_CALL, ALL };
+
+/* The Python frames of one C call of the interpreter, or those of every one that is left. REPLAY:
+ * false where one has no key. */
+TM_ALWAYS_INLINE bool take_python(struct walk *w, enum how how, enum extent extent)
 {
-    while (g->frame != 0 && g->n_python < g->limit) {
-        tm_frame_ref frame = g->frame;
-        g->frame = tm_frames_back(&tm_layout, frame);
+    uint32_t py_version = tm_layout.py_version;
+    while (w->frame != 0 && w->n_python < w->limit) {
+        tm_frame_ref frame = w->frame;
+        w->frame = tm_frames_back(&tm_layout, frame);
         if (tm_frames_is_shim(&tm_layout, frame)) {
-            if (all)
+            if (extent == ALL)
                 continue;
-            return;
+            break;
         }
-        if (!g->precise || tm_frames_is_complete(frame)) {
-            push(g, tm_frames_key(&tm_layout, frame), frame);
-            g->n_python++;
+        if (how == REPLAY || !w->precise || tm_frames_is_complete(frame)) {
+            uint64_t key = tm_frames_key(&tm_layout, frame);
+            if (TM_UNLIKELY(key == 0)) {
+                if (how == REPLAY)
+                    return false;
+                w->kept = false;
+            }
+            hash(w, key, key);
+            if (how == LEARN)
+                push(w, key, frame);
+            w->n_python++;
         }
-        if (!all &&
-            (tm_layout.py_version < 0x030b || (tm_layout.py_version == 0x030b && is_entry(frame))))
-            return;
+        if (extent == OF_ONE_CALL &&
+            (py_version < 0x030b || (py_version == 0x030b && is_entry(frame))))
+            break;
     }
+    return true;
 }
 
 /* ---- which C frames run Python code ---- */
@@ -165,9 +158,9 @@ static uint64_t first_cframe(uint64_t tstate)
     return 0;
 }
 
-static uint64_t next_shim(const struct gather *g)
+static uint64_t next_shim(const struct walk *w)
 {
-    tm_frame_ref frame = g->frame;
+    tm_frame_ref frame = w->frame;
     for (uint32_t n = 0; frame != 0 && n < SHIM_SEARCH_MAX; n++) {
         if (tm_frames_is_shim(&tm_layout, frame))
             return frame;
@@ -177,156 +170,209 @@ static uint64_t next_shim(const struct gather *g)
 }
 
 /* Does the frame between these addresses, which returns to pc, run Python code? */
-static __attribute__((noinline, cold)) enum tm_native_role
-find_role(const struct gather *g, uint64_t pc, uint64_t frame_low, uint64_t frame_high)
+static enum tm_native_role find_role(const struct walk *w, uint64_t pc, uint64_t frame_low,
+                                     uint64_t frame_high)
 {
     uint64_t record = 0;
-    if (frame_low == frame_high)
-        return TM_NATIVE_ROLE_UNKNOWN;
     if (tm_layout.py_version < 0x030a)
         return pc - 1 - tm_native_eval_start < tm_native_eval_end - tm_native_eval_start
                    ? TM_NATIVE_ROLE_EVAL
                    : TM_NATIVE_ROLE_C;
-    record = tm_layout.py_version < 0x030c ? g->cframe : next_shim(g);
+    record = tm_layout.py_version < 0x030c ? w->cframe : next_shim(w);
     if (record == 0)
         return TM_NATIVE_ROLE_UNKNOWN; /* cannot tell now; the frame is shown */
     return record - frame_low < frame_high - frame_low ? TM_NATIVE_ROLE_EVAL : TM_NATIVE_ROLE_C;
 }
 
-/* ---- the walk ---- */
+/* ---- what is known of an address ---- */
 
-static __attribute__((noinline, cold)) void learn(struct gather *g, struct tm_native_pc *slot)
+static void look_up(const struct walk *w, uint64_t pc, struct tm_native_pc *slot)
 {
-    const struct tm_native_range *range = tm_native_map_find(g->map, g->pc);
-    *slot = (struct tm_native_pc){.pc = g->pc};
+    const struct tm_native_range *range = tm_native_map_find(w->map, pc);
+    if (range != NULL && w->lane->stamp != w->map->stamp &&
+        !tm_native_range_is_there(w->map, range))
+        range = NULL; /* something else may lie there now */
+    *slot = (struct tm_native_pc){.pc = pc, .rule = {.kind = TM_NATIVE_KIND_NO_MODULE}};
     if (range != NULL)
-        slot->rule = tm_native_range_rule(range, g->pc);
+        slot->rule = tm_native_rule_unpack(tm_native_range_rule(range, pc));
+    if (pc - w->map->own_start < w->map->own_end - w->map->own_start)
+        slot->rule.role = TM_NATIVE_ROLE_OWN;
 }
 
-TM_ALWAYS_INLINE struct tm_native_pc *slot_of(const struct tm_native_lane *lane, uint64_t pc)
+static struct tm_native_pc *slot_of(const struct walk *w, uint64_t pc)
 {
-    return &lane->pcs[(pc * TM_HASH_K1) >> 51]; /* 13 bits */
+    struct tm_native_pc *slot = &w->lane->pcs[(pc * TM_HASH_K1) >> 51]; /* 13 bits */
+    if (slot->pc != pc)
+        look_up(w, pc, slot);
+    return slot;
 }
 _Static_assert(TM_NATIVE_PCS == 1 << 13, "slot_of");
 
+/* ---- the walk ---- */
+
 /* From a frame to its caller's registers; false: the stack ends here, *ret_cut says why (0: it is
  * the outermost frame). */
-TM_ALWAYS_INLINE bool step(struct gather *g, uint32_t rule, enum tm_native_cut *ret_cut)
+TM_ALWAYS_INLINE bool leave_frame(struct walk *w, const struct tm_native_rule *rule,
+                                  enum tm_native_cut *ret_cut)
 {
     uint64_t cfa, at;
-    *ret_cut = 0;
-    switch (tm_cfi_kind(rule)) {
+    *ret_cut = TM_NATIVE_CUT_STACK;
+    switch (rule->kind) {
     case TM_CFI_RSP:
-        cfa = g->sp + (uint64_t)tm_cfi_offset_bytes(rule);
+        cfa = w->sp + (uint64_t)(int64_t)rule->cfa_bytes;
         break;
     case TM_CFI_RBP:
-        cfa = g->bp + (uint64_t)tm_cfi_offset_bytes(rule);
+        cfa = w->bp + (uint64_t)(int64_t)rule->cfa_bytes;
         break;
     case TM_CFI_RBP_DEREF:
-        if (!load_stack(g, g->bp + (uint64_t)tm_cfi_offset_bytes(rule), &cfa)) {
-            *ret_cut = TM_NATIVE_CUT_STACK;
+        if (!load_stack(w, w->bp + (uint64_t)(int64_t)rule->cfa_bytes, &cfa))
             return false;
-        }
         break;
     case TM_CFI_END:
+        *ret_cut = 0;
+        return false;
+    case TM_NATIVE_KIND_NO_MODULE:
+        *ret_cut = TM_NATIVE_CUT_NO_MODULE;
         return false;
     default:
         *ret_cut = TM_NATIVE_CUT_NO_TABLE;
         return false;
     }
-    int64_t saved = tm_cfi_saved_bytes(rule);
-    at = tm_cfi_kind(rule) == TM_CFI_RBP_DEREF ? g->bp : cfa + (uint64_t)saved;
-    if (TM_UNLIKELY(cfa <= g->sp || !load_stack(g, cfa - 8, &g->pc)) ||
-        ((saved != 0 || tm_cfi_kind(rule) == TM_CFI_RBP_DEREF) && !load_stack(g, at, &g->bp))) {
-        *ret_cut = TM_NATIVE_CUT_STACK;
+    at = rule->kind == TM_CFI_RBP_DEREF ? w->bp : cfa + (uint64_t)(int64_t)rule->saved_bytes;
+    if (TM_UNLIKELY(cfa <= w->sp || !load_stack(w, cfa - 8, &w->pc)) ||
+        ((rule->saved_bytes != 0 || rule->kind == TM_CFI_RBP_DEREF) && !load_stack(w, at, &w->bp)))
         return false;
-    }
-    g->sp = cfa;
+    w->sp = cfa;
     return true;
 }
 
-/* One C frame: what it runs, or itself. False: nothing more is to be gathered. */
-TM_ALWAYS_INLINE bool take_frame(struct gather *g, struct tm_native_pc *slot, uint64_t pc,
-                                 uint64_t frame_low, uint64_t frame_high)
+/* What the frame is that was just left; with `more` false it could not be: how far it goes is not
+ * known, and it is shown as what it is. So is one for which no record is left: outwards of the last
+ * Python frame nothing runs Python code. */
+static __attribute__((noinline)) enum tm_native_role
+learn_role(struct walk *w, struct tm_native_pc *slot, uint64_t pc, uint64_t low, bool more)
 {
-    if (TM_UNLIKELY(slot->role == TM_NATIVE_ROLE_UNKNOWN))
-        slot->role = find_role(g, pc, frame_low, frame_high) & 3;
-    if (slot->role == TM_NATIVE_ROLE_EVAL) {
-        if (g->cframe != 0)
-            g->cframe = next_cframe(g->cframe);
-        push_python(g, false);
-        return g->n_python < g->limit || g->limit == 0;
+    enum tm_native_role role = slot->rule.role;
+    if (role == TM_NATIVE_ROLE_UNKNOWN && more)
+        role = slot->rule.role = (uint8_t)find_role(w, pc, low, w->sp);
+    if (role == TM_NATIVE_ROLE_EVAL && w->cframe != 0)
+        w->cframe = next_cframe(w->cframe);
+    if (role == TM_NATIVE_ROLE_UNKNOWN)
+        role = TM_NATIVE_ROLE_C;
+    /* A stack that broke off where it need not have says nothing of other ones. */
+    if (!more && slot->rule.kind >= TM_CFI_RSP && slot->rule.kind <= TM_CFI_RBP_DEREF)
+        w->kept = false;
+    else if (w->step != NULL) {
+        w->step->rule = slot->rule;
+        w->step->rule.role = (uint8_t)role;
     }
-    push(g, pc, 0);
-    return ++g->n_native < tm_native_depth;
+    return role;
 }
 
-static void walk(struct gather *g)
+/* REPLAY: false where something was not met yet. */
+TM_ALWAYS_INLINE bool take_native(struct walk *w, enum how how)
 {
-    enum tm_native_cut cut = 0;
     for (;;) {
-        uint64_t pc = g->pc, low = g->sp;
-        struct tm_native_pc *slot = slot_of(g->lane, pc);
-        if (TM_UNLIKELY(slot->pc != pc))
-            learn(g, slot);
-        uint32_t rule = slot->rule;
-        bool own = pc - g->map->own_start < g->map->own_end - g->map->own_start;
-        bool more = step(g, rule, &cut);
-        /* How far a frame goes that cannot be left is not known: it is shown as what it is. */
-        if (!own && !take_frame(g, slot, pc, low, more ? g->sp : low))
-            return;
-        if (!more)
-            break;
+        uint64_t pc = w->pc, low = w->sp;
+        enum tm_native_cut cut;
+        enum tm_native_role role;
+        bool more;
+        if (!follow(w, how, pc))
+            return false;
+        if (how == REPLAY) {
+            role = w->step->rule.role;
+            more = leave_frame(w, &w->step->rule, &cut);
+        } else {
+            struct tm_native_pc *slot = slot_of(w, pc);
+            more = leave_frame(w, &slot->rule, &cut);
+            role = learn_role(w, slot, pc, low, more);
+        }
+        if (role == TM_NATIVE_ROLE_EVAL) {
+            end_run(w, how);
+            if (!take_python(w, how, OF_ONE_CALL))
+                return false;
+            if (w->n_python >= w->limit && w->limit != 0)
+                return true;
+            begin_run(w);
+        } else if (role == TM_NATIVE_ROLE_C) {
+            if (how == LEARN)
+                push(w, pc, 0);
+            if (++w->n_native == tm_native_depth)
+                break;
+        }
+        if (TM_LIKELY(more))
+            continue;
+        if (cut != 0 && how == LEARN)
+            push(w, cut, 0);
+        if (cut != 0 && !follow(w, how, cut))
+            return false;
+        break;
     }
-    if (cut == TM_NATIVE_CUT_NO_TABLE && tm_native_map_find(g->map, g->pc) == NULL)
-        cut = TM_NATIVE_CUT_NO_MODULE;
-    if (cut != 0)
-        push_cut(g, cut);
+    end_run(w, how);
+    return true;
 }
 
-static void gather(struct gather *g, uint64_t tstate, const uint64_t *frame_address)
+/* REPLAY: false where something was not met yet. */
+TM_ALWAYS_INLINE bool take_stack(struct walk *w, enum how how, uint64_t tstate,
+                                 struct tm_native_regs regs)
 {
-    g->n_items = g->n_native = g->n_python = 0;
-    g->hash1 = TM_HASH_K1;
-    g->hash2 = TM_HASH_K2;
-    g->frame = tstate != 0 && g->limit != 0 ? tm_frames_top(&tm_layout, tstate) : 0;
-    g->cframe = first_cframe(tstate);
-    g->bp = frame_address[0];
-    g->pc = frame_address[1];
-    g->sp = (uint64_t)(frame_address + 2);
-    if (set_bounds(g))
-        walk(g);
-    else
-        push_cut(g, TM_NATIVE_CUT_STACK);
-    push_python(g, true); /* what no C frame was found for, or the native depth cut off */
+    w->n_native = w->n_python = 0;
+    w->limit = tm_traceback_limit;
+    w->frame = tstate != 0 && w->limit != 0 ? tm_frames_top(&tm_layout, tstate) : 0;
+    w->bp = regs.bp;
+    w->pc = regs.pc;
+    w->low = w->sp = regs.sp;
+    w->print = (struct tm_fingerprint){TM_HASH_K1, TM_HASH_K2};
+    begin_run(w);
+    if (TM_LIKELY(
+            tm_native_stack_find(w->lane->threads, tm_tstate_thread_pointer(), w->sp, &w->high))) {
+        if (!take_native(w, how))
+            return false;
+    } else {
+        if (how == LEARN)
+            push(w, TM_NATIVE_CUT_STACK, 0);
+        hash(w, TM_NATIVE_CUT_STACK, TM_NATIVE_CUT_STACK);
+    }
+    /* What no C frame was found for, or the native depth cut off. */
+    return w->frame == 0 || take_python(w, how, ALL);
+}
+
+static void gather(struct walk *w, uint64_t tstate, struct tm_native_regs regs, bool precise)
+{
+    w->precise = precise;
+    w->kept = true;
+    w->n_items = 0;
+    w->cframe = first_cframe(tstate);
+    take_stack(w, LEARN, tstate, regs);
 }
 
 /* ---- from items to a node ---- */
 
 /* 0: memory is short. */
-static uint32_t native_site(struct gather *g, uint64_t pc)
+static uint32_t native_site(struct walk *w, uint64_t pc)
 {
-    struct tm_native_pc *slot = slot_of(g->lane, pc);
-    if (slot->pc == pc && slot->site != 0)
+    struct tm_native_pc *slot = pc < TM_NATIVE_CUTS ? NULL : slot_of(w, pc);
+    if (slot != NULL && slot->site != 0)
         return slot->site;
     pthread_mutex_lock(&tm_intern_lock);
-    uint32_t site = tm_native_site_locked(pc);
+    uint32_t site = tm_native_site_locked(
+        pc, slot == NULL || slot->rule.kind != TM_NATIVE_KIND_NO_MODULE ? w->map : NULL);
     pthread_mutex_unlock(&tm_intern_lock);
     if (site == TM_NONE)
         return 0;
-    if (slot->pc == pc)
+    if (slot != NULL)
         slot->site = site;
     return site;
 }
 
 /* Sites of all items into lane->path, TM_SITE_SKIP where Python does not show the frame. */
-static bool resolve(struct gather *g, struct tm_traceback_cache *cache, bool *ret_exact)
+static bool resolve(struct walk *w, struct tm_traceback_cache *cache, bool *ret_exact)
 {
-    for (uint32_t i = 0; i < g->n_items; i++) {
-        const struct tm_native_item *item = &g->items[i];
+    for (uint32_t i = 0; i < w->n_items; i++) {
+        const struct tm_native_item *item = &w->items[i];
         if (item->frame == 0) {
-            g->lane->path[i] = native_site(g, item->key);
-            if (g->lane->path[i] == 0)
+            w->lane->path[i] = native_site(w, item->key);
+            if (w->lane->path[i] == 0)
                 return false;
             continue;
         }
@@ -335,22 +381,22 @@ static bool resolve(struct gather *g, struct tm_traceback_cache *cache, bool *re
             return false;
         if (slot->site == TM_SITE_SKIP || item->key == 0)
             *ret_exact = false;
-        g->lane->path[i] =
+        w->lane->path[i] =
             slot->site == TM_SITE_SKIP ? TM_SITE_SKIP : slot->site & ~TM_SITE_OWN_BIT;
     }
     return true;
 }
 
-static __attribute__((noinline)) bool intern(struct gather *g, struct tm_traceback_cache *cache,
-                                             bool *ret_exact, uint32_t *ret_node)
+static bool intern(struct walk *w, struct tm_traceback_cache *cache, bool *ret_exact,
+                   uint32_t *ret_node)
 {
     uint32_t node = 0;
-    if (!resolve(g, cache, ret_exact))
+    if (!resolve(w, cache, ret_exact))
         return false;
     pthread_mutex_lock(&tm_intern_lock);
-    for (uint32_t i = g->n_items; i > 0 && node != TM_NONE; i--)
-        if (g->lane->path[i - 1] != TM_SITE_SKIP)
-            node = tm_intern_node_locked(node, g->lane->path[i - 1]);
+    for (uint32_t i = w->n_items; i > 0 && node != TM_NONE; i--)
+        if (w->lane->path[i - 1] != TM_SITE_SKIP)
+            node = tm_intern_node_locked(node, w->lane->path[i - 1]);
     pthread_mutex_unlock(&tm_intern_lock);
     *ret_node = node;
     return node != TM_NONE;
@@ -378,17 +424,23 @@ static bool top_is_own(struct tm_traceback_cache *cache, uint64_t tstate, bool *
     return false;
 }
 
-__attribute__((noinline)) bool tm_native_traceback(enum tm_lane lane, uint64_t tstate,
-                                                   struct tm_traceback *ret)
+/* Everything that the lane knows of addresses goes where it may not be true any more. */
+static void look_around(struct tm_native_lane *lane, struct tm_traceback_cache *cache)
 {
-    struct tm_traceback_cache *cache = &tm_traceback_caches[lane];
-    const uint64_t *frame_address = __builtin_frame_address(0);
-    struct gather g = {
-        .lane = &tm_native_lanes[lane],
-        .map = tm_native_map,
-        .items = tm_native_lanes[lane].items,
-        .limit = tm_traceback_limit,
-    };
+    uint64_t stamp = tm_native_loader_stamp();
+    if (lane->stamp != stamp) {
+        tm_native_lane_forget(lane);
+        tm_traceback_catch_up(cache);
+        lane->stamp = stamp;
+    }
+    if (lane->trie.used == TM_NATIVE_STEPS)
+        tm_native_trie_forget(&lane->trie);
+}
+
+static bool learn(struct tm_native_lane *lane, struct tm_traceback_cache *cache, uint64_t tstate,
+                  struct tm_native_regs regs, struct tm_traceback *ret)
+{
+    struct walk w = {.lane = lane, .map = tm_native_map, .items = lane->items};
     bool ok, exact = true;
     if (TM_UNLIKELY(top_is_own(cache, tstate, &ok))) {
         cache->own = true;
@@ -396,23 +448,53 @@ __attribute__((noinline)) bool tm_native_traceback(enum tm_lane lane, uint64_t t
     }
     if (TM_UNLIKELY(!ok))
         return false;
-    gather(&g, tstate, frame_address);
-    struct tm_walk_slot *walk_slot = &cache->walks[(g.hash1 >> 20 ^ g.hash1) & cache->walk_mask];
-    if (TM_LIKELY(walk_slot->hash1 == g.hash1 && walk_slot->hash2 == g.hash2 &&
-                  walk_slot->epoch == cache->epoch)) {
-        ret->node = walk_slot->node;
-    } else {
-        if (!intern(&g, cache, &exact, &ret->node))
+    look_around(lane, cache);
+    gather(&w, tstate, regs, false);
+    if (!intern(&w, cache, &exact, &ret->node))
+        return false;
+    if (exact && w.kept) {
+        tm_traceback_remember(cache, w.print.hash1, w.print.hash2, ret->node);
+    } else if (!exact) {
+        gather(&w, tstate, regs, true);
+        if (!intern(&w, cache, &exact, &ret->node))
             return false;
-        if (exact) {
-            tm_traceback_remember(cache, g.hash1, g.hash2, ret->node);
-        } else {
-            g.precise = true;
-            gather(&g, tstate, frame_address);
-            if (!intern(&g, cache, &exact, &ret->node))
-                return false;
-        }
     }
     ret->counter = tm_store_node_counter(TM_LANE_GIL, ret->node);
     return true;
+}
+
+TM_ALWAYS_INLINE bool replay(struct tm_native_lane *lane, const struct tm_traceback_cache *cache,
+                             uint64_t tstate, struct tm_native_regs regs, struct tm_traceback *ret)
+{
+    struct walk w = {.lane = lane};
+    if (TM_UNLIKELY(lane->stamp != tm_native_loader_stamp()) ||
+        !take_stack(&w, REPLAY, tstate, regs))
+        return false;
+    ret->node = tm_traceback_cached(cache, w.print);
+    if (TM_UNLIKELY(ret->node == TM_NONE))
+        return false;
+    ret->counter = tm_store_node_counter(TM_LANE_GIL, ret->node);
+    return true;
+}
+
+__attribute__((noinline)) bool tm_native_known(uint64_t tstate, struct tm_native_regs regs,
+                                               struct tm_traceback *ret)
+{
+    return replay(&tm_native_lanes[TM_LANE_GIL], &tm_traceback_caches[TM_LANE_GIL], tstate, regs,
+                  ret);
+}
+
+__attribute__((noinline)) bool tm_native_traceback_of(enum tm_lane lane, uint64_t tstate,
+                                                      struct tm_native_regs regs,
+                                                      struct tm_traceback *ret)
+{
+    struct tm_traceback_cache *cache = &tm_traceback_caches[lane];
+    return replay(&tm_native_lanes[lane], cache, tstate, regs, ret) ||
+           learn(&tm_native_lanes[lane], cache, tstate, regs, ret);
+}
+
+__attribute__((noinline)) bool tm_native_traceback(enum tm_lane lane, uint64_t tstate,
+                                                   struct tm_traceback *ret)
+{
+    return tm_native_traceback_of(lane, tstate, tm_native_regs_at(__builtin_frame_address(0)), ret);
 }

@@ -116,7 +116,12 @@ static bool is_main_interpreter(void)
                               (uint64_t)main_interpreter();
 }
 
-static struct tm_py_module_def definition;
+static struct definition {
+    /* What an object of a free-threaded build begins with: ob_tid; ob_mutex, ob_gc_bits and
+     * ob_ref_local, whose highest value stands for "immortal" (Include/object.h of 3.13). */
+    uint64_t ob_tid, ob_ref_local;
+    struct tm_py_module_def with_gil;
+} definition;
 
 /* Frames of this file are our own code: what it allocates is not traced. */
 static PyObj *py_add_own_file(PyObj *self, PyObj *name)
@@ -125,7 +130,7 @@ static PyObj *py_add_own_file(PyObj *self, PyObj *name)
     /* 3.5 would call PyInit in another interpreter, ignore that it fails, and trip over the error
      * (Python/import.c, _imp_create_dynamic_impl). Without m_init it asks as the first time. */
     if (tm_py.version_hex >> 16 == 0x0305)
-        definition.m_init = NULL;
+        definition.with_gil.m_init = NULL;
     /* 2.7 gives another interpreter a copy of our dictionary and does not ask (Python/import.c,
      * _PyImport_FindExtension). This is the first thing that pytracemalloc.py calls. */
     if (!is_main_interpreter())
@@ -220,12 +225,7 @@ static struct tm_py_method methods[] = {
 };
 
 /* m_size 0 rather than -1: every interpreter comes here, and can be told no. */
-static struct {
-    /* What an object of a free-threaded build begins with: ob_tid; ob_mutex, ob_gc_bits and
-     * ob_ref_local, whose highest value stands for "immortal" (Include/object.h of 3.13). */
-    uint64_t ob_tid, ob_ref_local;
-    struct tm_py_module_def with_gil;
-} definition = {
+static struct definition definition = {
     .ob_ref_local = 0xffffffffull << 32,
     .with_gil =
         {
@@ -280,6 +280,7 @@ void init_pytracemalloc(void)
 {
     PyObj *module = PyInit__pytracemalloc();
     if (module != NULL)
-        tm_pyf.PyDict_SetItemString(tm_pyf.PyImport_GetModuleDict(), definition.with_gil.m_name, module);
+        tm_pyf.PyDict_SetItemString(tm_pyf.PyImport_GetModuleDict(), definition.with_gil.m_name,
+                                    module);
     tm_py_decref(module);
 }

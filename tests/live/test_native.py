@@ -253,3 +253,49 @@ def test_options(any_python, start_victim, tmp_path, extension):
     must(tm_attach("--native=0", victim.pid, cwd=tmp_path))
     assert NativeFile(snapshot(victim, tmp_path)).facts["native"] == "0"
     must(tm_attach("--detach", victim.pid))
+
+
+def test_module_in_the_place_of_another(any_python, start_victim, tmp_path, extension):
+    """One library goes and another comes to its place, sooner than the agent looks: neither its
+    tables nor its name are taken for the new one's."""
+    paths = [tmp_path / "libfirst.so", tmp_path / "libsecond.so"]
+    for path, size in zip(paths, (64, 512)):
+        subprocess.run(["g++", "-O2", "-g", "-shared", "-fPIC", "-fvisibility=hidden",
+                        "-DTM_BUFFER=%d" % size, "-o", str(path),
+                        os.path.join(HERE, "native_extension.cpp")], check=True)
+    victim = start_victim(any_python, "native_calls.py", "replaced", *paths)
+    must(tm_attach("--native=128", "--traceback-limit", 100, "--delay", 0, "--memory-threshold", 0,
+                   victim.pid, cwd=tmp_path))
+    for _ in range(int(os.environ.get("TM_NATIVE_ROUNDS", "3"))):
+        keep_block(victim)
+        path = snapshot(victim, tmp_path)
+        stack = NativeFile(path).stack()
+        victim.command("go on")
+        victim.expect("done")
+        assert [frame for frame in stack if isinstance(frame, str)][-1] == "<module>", stack
+        frames = biggest_frames(path)
+        assert not any("libfirst" in frame for frame in frames), frames
+        names = [frame[frame.index("(") + 1:-1] for frame in frames
+                 if "native_extension.cpp" in frame]
+        assert names == ["outer::Keeper<int>::keep(int)", "innermost", "middle", "realigned",
+                         "variable", "tm_test_enter"][:len(names)], frames
+        assert len(names) == 6 or any(frame.startswith("[native stack cut")
+                                      for frame in stack if isinstance(frame, str)), frames
+
+
+@pytest.mark.pythons(low=(3, 6), high=(3, 13))
+def test_stacks_of_all_kinds(python, start_victim, tmp_path, extension):
+    """Small stacks, deep recursion, signal handlers, a coroutine's stack between guard pages."""
+    rounds = os.environ.get("TM_NATIVE_ROUNDS", "3")
+    victim = start_victim(python, "native_calls.py", "threads", extension, rounds)
+    must(tm_attach("--native", "--traceback-limit", 4, "--delay", 0, "--memory-threshold", 0,
+                   victim.pid, cwd=tmp_path))
+    keep_block(victim)
+    file = NativeFile(snapshot(victim, tmp_path))
+    file.check()
+    assert any(isinstance(frame, int) for frame in file.stack())
+    functions = [file._string(site[1]) for site in file._sites[1:]]
+    assert "[native stack cut: not a known stack]" in functions
+    victim.command("go on")
+    victim.expect("done")
+    must(tm_attach("--detach", victim.pid))

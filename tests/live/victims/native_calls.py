@@ -62,13 +62,53 @@ def call_late():
     call_extension(ctypes.CDLL(sys.argv[2]))
 
 
-def call_extension(library=None):
+def call_replaced():
+    """Loads one library, takes it out, and calls another that comes to its place at once."""
+    import _ctypes
+    for path in sys.argv[2:4]:
+        library = ctypes.CDLL(path)
+        call_extension(library, last=path == sys.argv[3])
+        if path != sys.argv[3]:
+            _ctypes.dlclose(library._handle)
+
+
+def call_threads():
+    """Native frames on small stacks, on an alternate one in a signal handler, deep recursion."""
+    import signal
+    import threading
+
+    def descend(depth):
+        return [object()] + descend(depth - 1) if depth else [sorted([2, 1], key=lambda x: [x])]
+
+    def work():
+        for _ in range(int(sys.argv[3])):
+            descend(60)
+            json.loads('{"a": [1, {"b": 2}]}', object_hook=lambda value: [value, bytes(700)])
+    signal.signal(signal.SIGALRM, lambda *_: descend(20))
+    signal.setitimer(signal.ITIMER_REAL, 0.002, 0.002)
+    for size in (1 << 18, 1 << 20, 0):
+        threading.stack_size(size)
+        threads = [threading.Thread(target=work) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    descend(700)
+    if hasattr(early, "tm_test_other_stack"):
+        callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)(lambda value: len(descend(5)))
+        for _ in range(int(sys.argv[3])):
+            early.tm_test_other_stack(callback, 5)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    keep()
+
+
+def call_extension(library=None, last=True):
     library = library or early
-    callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)(keep)
+    callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)(keep if last else lambda _: len([0]))
     library.tm_test_enter(callback, 5)
 
 
-early = ctypes.CDLL(sys.argv[2]) if sys.argv[1] == "extension" else None
+early = ctypes.CDLL(sys.argv[2]) if sys.argv[1] in ("extension", "threads") else None
 say("ready", 1)
 while sys.stdin.readline():
     globals()["call_" + sys.argv[1]]()

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The obj and mem hooks of the main interpreter while native frames are on: the
+ * walk begins at the hook's own caller, and where it was met before (nearly
+ * always) that is all. Everything else is left to the hook that these stand in
+ * front of (payload/hooks_gil.c): it has the same checks, and a slow half.
+ */
+#include "payload/hooks_lane.h"
+#include "payload/native/native.h"
+
+/* By domain less one: what there is without native frames. */
+static struct tm_py_allocator plain[2];
+
+TM_ALWAYS_INLINE uint64_t current_tstate(void)
+{
+    if (tm_tstate_access == TM_TSTATE_GLOBAL)
+        return *(const volatile uint64_t *)tm_tstate_global;
+    return *(const volatile uint64_t *)(tm_tstate_thread_pointer() +
+                                        (uint64_t)tm_tstate_tls_offset);
+}
+
+/* The word is the main interpreter's GIL's, which this thread must hold. */
+TM_ALWAYS_INLINE bool is_ready(uint64_t *ret_tstate)
+{
+    if (TM_UNLIKELY(atomic_load_explicit(&tm_live->word, memory_order_relaxed) != TM_WORD_FAST))
+        return false;
+    *ret_tstate = current_tstate();
+    return TM_LIKELY(
+        *ret_tstate != 0 &&
+        (tm_hooks_main_interp == 0 ||
+         tm_frames_load(*ret_tstate + (uint32_t)tm_layout.tstate_interp) == tm_hooks_main_interp));
+}
+
+TM_ALWAYS_INLINE void enter(void)
+{
+    atomic_store_explicit(&tm_live->word, tm_tstate_thread_pointer(), memory_order_relaxed);
+}
+
+TM_ALWAYS_INLINE void leave(void)
+{
+    atomic_store_explicit(&tm_live->word,
+                          atomic_load_explicit(&tm_live->mode, memory_order_relaxed),
+                          memory_order_relaxed);
+}
+
+static __attribute__((noinline)) void record_slowly(uint32_t domain, void *block, size_t size,
+                                                    struct tm_native_regs regs)
+{
+    struct tm_traceback traceback;
+    if (!tm_native_traceback_of(TM_LANE_GIL, current_tstate(), regs, &traceback))
+        tm_traceback_not_traced(&tm_traceback_caches[TM_LANE_GIL]);
+    else
+        tm_store_record(TM_LANE_GIL, (uint64_t)block, size, domain, traceback.node);
+}
+
+TM_ALWAYS_INLINE void *finish(uint32_t domain, void *block, size_t size, uint64_t tstate,
+                              struct tm_native_regs regs)
+{
+    struct tm_traceback traceback;
+    if (TM_UNLIKELY(block == NULL))
+        return NULL;
+    uint64_t *slot = tm_shadow_find((uint64_t)block);
+    if (TM_UNLIKELY(slot == NULL || *slot != 0 || size >= TM_SIZE_OVERFLOW ||
+                    !tm_native_known(tstate, regs, &traceback))) {
+        record_slowly(domain, block, size, regs);
+        return block;
+    }
+    __atomic_store_n(slot, tm_store_entry(size, domain, traceback.node), __ATOMIC_RELEASE);
+    tm_store_account_new(TM_LANE_GIL, traceback.counter, (int64_t)size, 1);
+    return block;
+}
+
+TM_ALWAYS_INLINE void *native_malloc(uint32_t domain, size_t size, struct tm_native_regs regs)
+{
+    uint64_t tstate;
+    if (!is_ready(&tstate))
+        return plain[domain - 1].malloc(plain[domain - 1].ctx, size);
+    enter();
+    void *block = tm_hooks_below[domain].malloc(tm_hooks_below[domain].ctx, size);
+    leave();
+    return finish(domain, block, size, tstate, regs);
+}
+
+TM_ALWAYS_INLINE void *native_calloc(uint32_t domain, size_t n, size_t size,
+                                     struct tm_native_regs regs)
+{
+    uint64_t tstate;
+    if (!is_ready(&tstate))
+        return plain[domain - 1].calloc(plain[domain - 1].ctx, n, size);
+    enter();
+    void *block = tm_hooks_below[domain].calloc(tm_hooks_below[domain].ctx, n, size);
+    leave();
+    return finish(domain, block, n * size, tstate, regs);
+}
+
+TM_ALWAYS_INLINE void *native_realloc(uint32_t domain, void *old, size_t size,
+                                      struct tm_native_regs regs)
+{
+    uint64_t tstate;
+    if (old == NULL || !is_ready(&tstate))
+        return plain[domain - 1].realloc(plain[domain - 1].ctx, old, size);
+    struct tm_taken taken = tm_store_take(TM_LANE_GIL, (uint64_t)old);
+    enter();
+    void *block = tm_hooks_below[domain].realloc(tm_hooks_below[domain].ctx, old, size);
+    leave();
+    if (TM_UNLIKELY(block == NULL)) {
+        if (taken.entry != 0)
+            tm_store_put_back((uint64_t)old, taken);
+        return NULL;
+    }
+    if (taken.entry != 0)
+        tm_store_unaccount(TM_LANE_GIL, taken);
+    return finish(domain, block, size, tstate, regs);
+}
+
+#define DEFINE_HOOKS(suffix, domain)                                                               \
+    static void *malloc_##suffix(void *ctx, size_t size)                                           \
+    {                                                                                              \
+        (void)ctx;                                                                                 \
+        return native_malloc(domain, size, tm_native_regs_at(__builtin_frame_address(0)));         \
+    }                                                                                              \
+    static void *calloc_##suffix(void *ctx, size_t n, size_t size)                                 \
+    {                                                                                              \
+        (void)ctx;                                                                                 \
+        return native_calloc(domain, n, size, tm_native_regs_at(__builtin_frame_address(0)));      \
+    }                                                                                              \
+    static void *realloc_##suffix(void *ctx, void *old, size_t size)                               \
+    {                                                                                              \
+        (void)ctx;                                                                                 \
+        return native_realloc(domain, old, size, tm_native_regs_at(__builtin_frame_address(0)));   \
+    }
+
+DEFINE_HOOKS(mem, TM_PY_DOMAIN_MEM)
+DEFINE_HOOKS(obj, TM_PY_DOMAIN_OBJ)
+
+const struct tm_py_allocator *tm_hooks_native(uint32_t domain,
+                                              const struct tm_py_allocator *without)
+{
+    static struct tm_py_allocator hooks[2] = {
+        {NULL, malloc_mem, calloc_mem, realloc_mem, NULL},
+        {NULL, malloc_obj, calloc_obj, realloc_obj, NULL},
+    };
+    plain[domain - 1] = *without;
+    hooks[domain - 1].free = without->free;
+    return &hooks[domain - 1];
+}

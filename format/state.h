@@ -127,7 +127,7 @@ enum tm_state_flags {
     TM_STATE_REDIRECTED = 1u << 1,
 };
 /* What is not seen then, for people. */
-#define TM_REDIRECT_UNSEEN                                                                            \
+#define TM_REDIRECT_UNSEEN                                                                         \
     "Python without PEP 445: only PyObject_Malloc, _Realloc and _Free are seen; not what it "      \
     "takes by malloc: ints, floats, tables of dicts and sets, items of lists"
 

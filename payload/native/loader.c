@@ -35,12 +35,15 @@ static struct counters ask(void)
  */
 static bool find(const struct counters *now, struct tm_native_loader *ret)
 {
+    /* Looked up, since musl has none, and its name in glibc got a new version in 2.34. */
+    int (*symbol_at)(const void *, Dl_info *, void **, int) = NULL;
+    *(void **)&symbol_at = dlsym(RTLD_DEFAULT, "dladdr1");
     Dl_info where;
     const ElfW(Sym) *symbol = NULL;
     const struct r_debug *debug = dlsym(RTLD_DEFAULT, "_r_debug");
     const char *global = dlsym(RTLD_DEFAULT, "_rtld_global");
-    if (debug == NULL || global == NULL ||
-        dladdr1(global, &where, (void **)&symbol, RTLD_DL_SYMENT) == 0 || symbol == NULL ||
+    if (debug == NULL || global == NULL || symbol_at == NULL ||
+        symbol_at(global, &where, (void **)&symbol, RTLD_DL_SYMENT) == 0 || symbol == NULL ||
         where.dli_saddr != (void *)global)
         return false;
     const struct link_map *first;

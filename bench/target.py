@@ -43,13 +43,14 @@ def _spin():
 def _run(workload, scale, iterations, budget_seconds):
     with open("/proc/self/clear_refs", "w") as file:
         file.write("5")  # VmHWM starts anew
-    seconds = []
+    seconds, cpu_seconds = [], []
     while len(seconds) < iterations and (not seconds or sum(seconds) < budget_seconds):
-        start = time.perf_counter()
+        start, cpu_start = time.perf_counter(), time.process_time()
         kept = workload.run(scale)
+        cpu_seconds.append(time.process_time() - cpu_start)
         seconds.append(time.perf_counter() - start)
         del kept
-    return {"seconds": seconds, "peak_rss_bytes": _status("VmHWM")}
+    return {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_rss_bytes": _status("VmHWM")}
 
 
 def _tracemalloc_snapshot(path):

@@ -53,6 +53,40 @@ def tuple_items(python):
     return "4" if out.strip() == b"True" else "3"
 
 
+def make_snapshots(bin_dir, folder, traces, python):
+    """Paths of .tms files and pickles without their endings, the older one first."""
+    paths = [os.path.join(folder, name) for name in ("old", "new")]
+    for number, path in enumerate(paths):
+        subprocess.run([os.path.join(bin_dir, "..", "tests", "tools", "mksnapshot"), "generate",
+                        path + ".tms", str(traces), "1", str(number)], check=True)
+        subprocess.run([os.path.join(bin_dir, "tm-analyze"), "convert", path + ".tms", "-o",
+                        path + ".pickle", "--tuples", tuple_items(python)], check=True)
+    return paths
+
+
+def measure(traces, n_rounds, python):
+    """{"traces": n, "ratios": [wall, CPU], "tools": {name: [wall s, CPU s, peak bytes]}}, medians."""
+    bin_dir = os.environ.get("TM_BIN_DIR", os.path.join(ROOT, "build", "bin"))
+    rounds = {"tm-analyze": [], "tracemalloc": []}
+    with tempfile.TemporaryDirectory(prefix="tm-bench.") as folder:
+        old, new = make_snapshots(bin_dir, folder, traces, python)
+        for _ in range(n_rounds):
+            row, out = timed([os.path.join(bin_dir, "tm-analyze"), "diff", "--json", "-n", "1",
+                              old + ".tms", new + ".tms"])
+            item = json.loads(out)["items"][0]
+            ours = [item["file"], item["line"], item["size_diff"], item["count_diff"]]
+            rounds["tm-analyze"].append(row)
+            row, out = timed([python, "-c", COMPARE, old + ".pickle", new + ".pickle"])
+            wall, cpu, *theirs = json.loads(out)
+            rounds["tracemalloc"].append((wall, cpu, row[2]))
+            if ours != theirs:
+                sys.exit("they disagree: %s, %s" % (ours, theirs))
+    medians = {name: [statistics.median(column) for column in zip(*rows)]
+               for name, rows in rounds.items()}
+    return {"traces": traces, "tools": medians,
+            "ratios": [medians["tracemalloc"][i] / medians["tm-analyze"][i] for i in (0, 1)]}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--traces", type=int, default=2000000)
@@ -60,39 +94,12 @@ def main():
     parser.add_argument("--python", default=sys.executable)
     parser.add_argument("--at-least", type=float, default=0, metavar="N")
     options = parser.parse_args()
-    bin_dir = os.environ.get("TM_BIN_DIR", os.path.join(ROOT, "build", "bin"))
-    analyze = os.path.join(bin_dir, "tm-analyze")
-    make = os.path.join(bin_dir, "..", "tests", "tools", "mksnapshot")
-    rounds = {"tm-analyze": [], "tracemalloc": []}
-    with tempfile.TemporaryDirectory(prefix="tm-bench.") as folder:
-        files = {}
-        for round_, name in ((0, "old"), (1, "new")):
-            files[name] = os.path.join(folder, name)
-            subprocess.run([make, "generate", files[name] + ".tms", str(options.traces), "1",
-                            str(round_)], check=True)
-            subprocess.run([analyze, "convert", files[name] + ".tms", "-o",
-                            files[name] + ".pickle", "--tuples", tuple_items(options.python)],
-                           check=True)
-        for _ in range(options.rounds):
-            row, out = timed([analyze, "diff", "--json", "-n", "1",
-                              files["old"] + ".tms", files["new"] + ".tms"])
-            item = json.loads(out)["items"][0]
-            ours = [item["file"], item["line"], item["size_diff"], item["count_diff"]]
-            rounds["tm-analyze"].append(row)
-            row, out = timed([options.python, "-c", COMPARE, files["old"] + ".pickle",
-                              files["new"] + ".pickle"])
-            wall, cpu, *theirs = json.loads(out)
-            rounds["tracemalloc"].append((wall, cpu, row[2]))
-            if ours != theirs:
-                sys.exit("they disagree: %s, %s" % (ours, theirs))
-    medians = {name: [statistics.median(column) for column in zip(*rows)]
-               for name, rows in rounds.items()}
-    for name, (wall, cpu, rss) in sorted(medians.items()):
+    result = measure(options.traces, options.rounds, options.python)
+    for name, (wall, cpu, rss) in sorted(result["tools"].items()):
         print("%-12s %8.3f s wall %8.3f s CPU %6d MiB" % (name, wall, cpu, int(rss) >> 20))
-    ratio = [medians["tracemalloc"][i] / medians["tm-analyze"][i] for i in (0, 1)]
     print("load and diff of %d traces: tm-analyze is %.0f times as fast (CPU time: %.0f)"
-          % (options.traces, ratio[0], ratio[1]))
-    return 0 if min(ratio) >= options.at_least else 1
+          % (result["traces"], result["ratios"][0], result["ratios"][1]))
+    return 0 if min(result["ratios"]) >= options.at_least else 1
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What is measured: the time of the workloads, alternating over the configurations, and what a
 store of many live traces costs (memory, pause, file, analysis)."""
+import contextlib
 import json
 import os
 import re
@@ -18,24 +19,68 @@ for stat in new.compare_to(old, "lineno")[:10]:
 """
 
 
-def time_workload(python, workload, configs, rounds, scale, iterations, folder, say):
-    """Runs every configuration once a round, each in a process of its own, starting with another
-    one in each round. Returns {config name: {"seconds": [...], "peak_rss_bytes": [...]}} with one
-    number a round: the fastest run of that process, and its peak. Raises Unavailable."""
-    result = {config.name: {"seconds": [], "peak_rss_bytes": []} for config in configs}
+class Budget:
+    """Which runs are made: at most `rounds`, and where `seconds` are given no more than fit, but two
+    of each. A configuration that has used more than its share waits for the others."""
+
+    def __init__(self, rounds, seconds):
+        self.rounds, self.seconds = rounds, seconds
+        self.begin, self.used = time.monotonic(), {}
+
+    def is_spent(self):
+        return self.seconds and time.monotonic() - self.begin > self.seconds
+
+    def allows(self, config, n_configs, n_done):
+        used = self.used.get(config.name, 0)
+        return n_done < 2 or not self.seconds or used < 2 * self.seconds / n_configs
+
+    def note(self, config, seconds):
+        self.used[config.name] = self.used.get(config.name, 0) + seconds
+
+
+def _rounds(processes, rounds, scale, budget, result, say):
+    """Each process runs once a round, another one first each time."""
     for number in range(rounds):
-        turn = number % len(configs)
-        for config in configs[turn:] + configs[:turn]:
-            try:
-                with Process(python, workload, config, folder) as process:
-                    answer = process.ask("run", scale, iterations, 3.0)
-            except Unavailable:
-                if config.tool == "none":
-                    raise
-                raise RuntimeError("%s, %s: the target died" % (workload, config.name))
-            result[config.name]["seconds"].append(min(answer["seconds"]))
-            result[config.name]["peak_rss_bytes"].append(answer["peak_rss_bytes"])
-            say("  %-18s %-24s %.4f s" % (workload, config.name, min(answer["seconds"])))
+        done = len(result[processes[0].config.name]["seconds"])
+        if done >= 2 and budget.is_spent():
+            break
+        turn = number % len(processes)
+        for process in processes[turn:] + processes[:turn]:
+            of = result[process.config.name]
+            n_done = sum(value is not None for value in of["seconds"])
+            answer = {}
+            if budget.allows(process.config, len(processes), n_done):
+                answer = process.ask("run", scale, 1, 0)
+                budget.note(process.config, answer["seconds"][0])
+                say("  %-18s %-24s %.4f s" % (process.workload, process.config.name,
+                                              answer["cpu_seconds"][0]))
+            of["seconds"].append(answer["seconds"][0] if answer else None)
+            of["cpu_seconds"].append(answer["cpu_seconds"][0] if answer else None)
+            of["peak_rss_bytes"].append(answer.get("peak_rss_bytes"))
+
+
+def time_workload(python, workload, configs, options, seconds, folder, say):
+    """Runs every configuration, each in a process of its own, alternating: once a round. The rounds
+    are divided among several sets of processes, because where a process's memory happens to lie
+    makes a difference. `seconds`: all of it takes about that long; None: as long as it takes.
+    Returns {config name: {"seconds": [...], "cpu_seconds": [...], "peak_rss_bytes": [...]}} with
+    one number a round, None for a run that there was no time for. Raises Unavailable."""
+    keys = "seconds", "cpu_seconds", "peak_rss_bytes"
+    result = {config.name: {key: [] for key in keys} for config in configs}
+    for number in range(options.processes):
+        share = -(-options.rounds // options.processes)
+        budget = Budget(share, seconds and seconds / options.processes)
+        with contextlib.ExitStack() as stack:
+            processes = []
+            for config in configs:
+                try:
+                    processes.append(stack.enter_context(Process(python, workload, config, folder)))
+                    processes[-1].ask("run", options.scale / 10, 1, 0)  # warm
+                except Unavailable:
+                    if config.tool == "none":
+                        raise
+                    raise RuntimeError("%s, %s: the target died" % (workload, config.name))
+            _rounds(processes, share, options.scale, budget, result, say)
     return result
 
 

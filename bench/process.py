@@ -36,6 +36,7 @@ class Process:
 
     def __init__(self, python, workload, config, folder):
         self.config, self.folder, self.attached = config, folder, False
+        self.workload = workload
         command = [python]
         if config.tool == "tracemalloc":
             command += ["-X", "tracemalloc=%d" % config.frames]

@@ -11,13 +11,18 @@ def ratios(results, workload, config, key):
     of = results.get(workload, {})
     if config not in of or BASE not in of:
         return None
-    pairs = [a / b for a, b in zip(of[config][key], of[BASE][key]) if b]
+    pairs = [a / b for a, b in zip(of[config][key], of[BASE][key]) if a and b]
     return statistics.median(pairs) if pairs else None
 
 
 def geometric_mean(values):
     values = [value for value in values if value]
     return math.exp(sum(map(math.log, values)) / len(values)) if values else None
+
+
+def median(values):
+    values = [value for value in values if value is not None]
+    return statistics.median(values) if values else None
 
 
 def _cell(value, form="%.2f"):
@@ -43,7 +48,7 @@ def _ratio_table(run, key):
 def _seconds_table(run):
     names = [name for name in MIX + NOTHING + REAL if name in run["workloads"]]
     return _table([""] + names, [[config] + [
-        _cell(statistics.median(run["workloads"][name][config]["seconds"]), "%.4f")
+        _cell(median(run["workloads"][name][config]["cpu_seconds"]), "%.4f")
         if config in run["workloads"][name] else "-" for name in names]
         for config in run["configs"]])
 
@@ -63,22 +68,52 @@ def _store_table(store):
                    "gap without a snapshot, ms", "file, B a trace", "diff of two, s"], rows)
 
 
-def markdown(results):
+def _analysis(analysis):
+    rows = [[name, "%.3f" % wall, "%.3f" % cpu, "%d" % (int(rss) >> 20)]
+            for name, (wall, cpu, rss) in sorted(analysis["tools"].items())]
+    return ["## Loading two snapshots of %d traces and comparing them" % analysis["traces"], ""] + \
+        _table(["", "wall time, s", "CPU time, s", "peak memory, MiB"], rows) + \
+        ["tm-analyze is %.0f times as fast (CPU time: %.0f). Both find the same largest difference."
+         % tuple(analysis["ratios"]), ""]
+
+
+def tables(results):
     meta = results["meta"]
-    lines = ["# Benchmarks", "", "`%s`" % meta["command"], "",
-             "tm %s, %s, %s, kernel %s, %d processors. %d rounds; each number is the median over "
-             "the rounds of the fastest run of one process. Ratios are to the process without "
-             "tracing of the same round. Only they mean anything: the machine had other work."
+    lines = ["`%s`" % meta["command"], "",
+             "tm %s, %s, %s, kernel %s, %d processors, load average %s before and %s after."
              % (meta["tm"], meta["date"], meta["machine"], meta["kernel"], meta["processors"],
-                meta["rounds"]), ""]
+                meta["load_before"], meta["load_after"]), ""]
     for run in results["pythons"]:
-        lines += ["## CPython %s (%s)" % (run["version"], run["origin"]), ""]
-        lines += ["### Time, as a multiple of no tracing", ""] + _ratio_table(run, "seconds")
+        of = next(iter(run["workloads"].values()))[BASE]["seconds"]
+        lines += ["## CPython %s (%s)" % (run["version"], run["origin"]), "",
+                  "Medians of up to %d rounds." % len(of), ""]
+        lines += ["### CPU time, as a multiple of no tracing", ""]
+        lines += _ratio_table(run, "cpu_seconds")
+        lines += ["### Wall time, as a multiple of no tracing", ""] + _ratio_table(run, "seconds")
         lines += ["### Peak resident memory, as a multiple of no tracing", ""]
         lines += _ratio_table(run, "peak_rss_bytes")
-        lines += ["### Seconds", ""] + _seconds_table(run)
+        lines += ["### CPU time of one run, s", ""] + _seconds_table(run)
         if run["store"]:
             lines += ["### A store of many live traces", ""] + _store_table(run["store"])
         for name, reason in sorted(run["unavailable"].items()):
             lines += ["Not measured here: %s (%s)." % (name, reason), ""]
+    if results.get("analysis"):
+        lines += _analysis(results["analysis"])
     return "\n".join(lines)
+
+
+_BEGIN, _END = "<!-- tables of scripts/bench: begin -->", "<!-- tables of scripts/bench: end -->"
+
+
+def put_tables(path, text):
+    """Writes the tables into a Markdown file: between its two marks, or as the whole file."""
+    try:
+        with open(path) as file:
+            old = file.read()
+    except FileNotFoundError:
+        old = "# Benchmarks\n\n%s\n%s\n" % (_BEGIN, _END)
+    if _BEGIN not in old or _END not in old:
+        raise RuntimeError("%s has no marks for the tables: %s and %s" % (path, _BEGIN, _END))
+    head, rest = old.split(_BEGIN, 1)
+    with open(path, "w") as file:
+        file.write("%s%s\n\n%s\n%s%s" % (head, _BEGIN, text, _END, rest.split(_END, 1)[1]))

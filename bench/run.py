@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 
+import analyze
 import configs
 import measure
 import process
@@ -26,18 +27,26 @@ def parse(argv):
     parser.add_argument("--workload", action="append", metavar="NAME", help="only these workloads")
     parser.add_argument("--config", action="append", metavar="TEXT",
                         help="only configurations whose name contains TEXT (and no tracing)")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--iterations", type=int, default=5, help="runs in each process")
+    parser.add_argument("--rounds", type=int, default=21, help="runs of each configuration")
+    parser.add_argument("--processes", type=int, default=2,
+                        help="sets of processes that the rounds are divided among")
+    parser.add_argument("--minutes", type=float, metavar="N",
+                        help="as many rounds as fit into about that time, on a quiet machine, but "
+                        "two of each at least; the store with 1 and 16 frames only")
     parser.add_argument("--scale", type=float, default=1.0, help="size of the workloads")
     parser.add_argument("--blocks", type=int, default=2000000, help="live blocks of the store")
-    parser.add_argument("--no-store", action="store_true", help="times only")
+    parser.add_argument("--no-store", action="store_true",
+                        help="times only: no store of live traces, no analysis")
+    parser.add_argument("--markdown", metavar="FILE",
+                        help="puts the tables into this file, e.g. docs/BENCHMARKS.md, too")
     parser.add_argument("--output", default="bench-results", metavar="FOLDER",
                         help="where results.json and BENCHMARKS.md go")
     parser.add_argument("--quick", action="store_true",
                         help="a smoke run: everything once, small; its times mean nothing")
     options = parser.parse_args(argv)
     if options.quick:
-        options.rounds, options.iterations, options.scale, options.blocks = 1, 1, 0.02, 20000
+        options.rounds, options.processes = 1, 1
+        options.scale, options.blocks = 0.02, 20000
     return options
 
 
@@ -54,7 +63,27 @@ def choose_pythons(options):
     return chosen
 
 
-def measure_python(python, chosen, workloads, options, folder):
+def measure_store_of(python, chosen, options, folder, say):
+    for config in chosen:
+        if config.tool not in ("tm", "tracemalloc") or config.sample or config.native:
+            continue
+        if options.minutes and config.frames > 16:
+            continue
+        yield config.name, measure.measure_store(python.path, config, options.blocks,
+                                                 2 if options.quick else 5, folder, say)
+
+
+# Of --minutes, what the runs take; the rest is for the stores, the analysis and the attaching.
+SHARE_OF_RUNS = 0.6
+
+
+def seconds_of_workload(options, n_pythons, n_workloads):
+    if not options.minutes:
+        return None
+    return options.minutes * 60 * SHARE_OF_RUNS / (n_pythons * n_workloads)
+
+
+def measure_python(python, chosen, workloads, options, seconds, folder):
     run = {"version": "%d.%d.%d" % python.version, "origin": python.name.split("-")[-1],
            "configs": [config.name for config in chosen], "workloads": {}, "unavailable": {},
            "store": {}}
@@ -63,18 +92,14 @@ def measure_python(python, chosen, workloads, options, folder):
     for name in workloads:
         try:
             run["workloads"][name] = measure.time_workload(
-                python.path, name, chosen, options.rounds, options.scale, options.iterations,
-                folder, say)
+                python.path, name, chosen, options, seconds, folder, say)
         except process.Unavailable as error:
             run["unavailable"][name] = str(error)
             say("  %-18s not available: %s" % (name, error))
     if not run["workloads"]:
         sys.exit("scripts/bench: not one workload could be run on " + python.name)
     if not options.no_store:
-        for config in chosen:
-            if config.tool in ("tm", "tracemalloc") and not config.sample:
-                run["store"][config.name] = measure.measure_store(
-                    python.path, config, options.blocks, 2 if options.quick else 5, folder, say)
+        run["store"] = dict(measure_store_of(python, chosen, options, folder, say))
     return run
 
 
@@ -97,11 +122,19 @@ def main(argv):
         "tm": process.tm("tm-attach", "--version").split()[-1],
         "date": datetime.datetime.now().strftime("%Y-%m-%d"), "machine": platform.machine(),
         "kernel": platform.release(), "processors": os.cpu_count(), "rounds": options.rounds,
-        "quick": options.quick}, "pythons": []}
+        "processes": options.processes, "minutes": options.minutes, "scale": options.scale,
+        "load_before": "%.1f" % os.getloadavg()[0], "quick": options.quick}, "pythons": []}
     folder = tempfile.mkdtemp(prefix="tm-bench-")
     try:
-        for python in choose_pythons(options):
-            results["pythons"].append(measure_python(python, chosen, workloads, options, folder))
+        pythons = choose_pythons(options)
+        seconds = seconds_of_workload(options, len(pythons), len(workloads))
+        for python in pythons:
+            results["pythons"].append(
+                measure_python(python, chosen, workloads, options, seconds, folder))
+        if not options.no_store:
+            results["analysis"] = analyze.measure(options.blocks, 1 if options.quick else 3,
+                                                  pythons[-1].path)
+        results["meta"]["load_after"] = "%.1f" % os.getloadavg()[0]
     except (RuntimeError, subprocess.TimeoutExpired) as error:
         sys.exit("scripts/bench: %s" % error)
     finally:
@@ -109,9 +142,11 @@ def main(argv):
     os.makedirs(options.output, exist_ok=True)
     with open(os.path.join(options.output, "results.json"), "w") as file:
         json.dump(results, file, indent=1)
-    text = report.markdown(results)
+    text = report.tables(results)
     with open(os.path.join(options.output, "BENCHMARKS.md"), "w") as file:
-        file.write(text)
+        file.write("# Benchmarks\n\n" + text)
+    if options.markdown:
+        report.put_tables(options.markdown, text)
     print("\n" + text)
     print("Written: %s/results.json, %s/BENCHMARKS.md" % (options.output, options.output))
 

@@ -11,6 +11,7 @@
 #include "format/boot.h"
 #include "injector/arch.h"
 #include "injector/inject_tracee.h"
+#include "inspect/process.h"
 #include "inspect/python.h"
 
 #define NS_PER_US 1000u
@@ -20,9 +21,13 @@
 #define MAX_LOOKS 3000u
 #define STEP_NS 200000
 #define LOAD_NS (3000ull * NS_PER_MS)
-#define REST_NS (10ull * NS_PER_MS) /* in which the agent takes the GIL where that is free */
+#define POLL_REST_NS (1ull * NS_PER_MS) /* in which the agent sees that there is an interpreter */
+#define REST_NS (10ull * NS_PER_MS)     /* in which it takes the GIL, or asks for it */
+#define BUSY_NS (200ull * NS_PER_MS)    /* more, where it is ready and has no processor */
 #define RELEASE_TRIES 60
 #define RELEASE_BOUND_NS (1000ull * NS_PER_MS)
+
+enum { GO_ON_NOW = 1 };
 
 struct tm_hold {
     struct tm_tracee tracee;
@@ -31,7 +36,8 @@ struct tm_hold {
     bool released;          /* once: it may be anywhere since, inside malloc or the loader, too */
     uint64_t load_until_ns; /* while the payload is loaded it does not move at all */
     bool given_up;          /* it cannot be traced again */
-    uint64_t go_on_at_ns;   /* how long it rests at this system call; 0: not decided */
+    uint64_t go_on_at_ns;   /* until when it rests at this system call; 0: not decided */
+    uint32_t rest_phase;    /* enum tm_boot_phase when that was decided */
     int signal;             /* that stopped it, to be passed on */
 };
 
@@ -166,6 +172,26 @@ static bool take_again(tm_hold *self)
     return self->traced;
 }
 
+/* Whether a thread of ours has something to do, and only waits for a processor. */
+static bool others_are_ready(const tm_hold *self)
+{
+    g_autoptr(GArray) threads = tm_process_threads(self->tracee.tid, NULL);
+    for (guint i = 0; threads != NULL && i < threads->len; i++) {
+        pid_t tid = g_array_index(threads, pid_t, i);
+        if (tid != self->tracee.tid && tm_process_thread_state(self->tracee.tid, tid) == 'R')
+            return true;
+    }
+    return false;
+}
+
+static bool must_rest(const tm_hold *self, uint64_t now_ns)
+{
+    if (now_ns < self->go_on_at_ns)
+        return true;
+    return self->go_on_at_ns != GO_ON_NOW && now_ns < self->go_on_at_ns + BUSY_NS &&
+           others_are_ready(self);
+}
+
 void tm_hold_step(void *hold, uint32_t boot_phase)
 {
     tm_hold *self = hold;
@@ -179,7 +205,7 @@ void tm_hold_step(void *hold, uint32_t boot_phase)
         self->stopped = stop != TM_STOP_NONE && stop != TM_STOP_GONE;
         self->traced = stop != TM_STOP_GONE;
         self->signal = stop == TM_STOP_SIGNAL ? self->tracee.signal : 0;
-        self->go_on_at_ns = stop == TM_STOP_SYSCALL ? 0 : 1;
+        self->go_on_at_ns = stop == TM_STOP_SYSCALL ? 0 : GO_ON_NOW;
     }
     if (!self->stopped)
         return;
@@ -189,12 +215,14 @@ void tm_hold_step(void *hold, uint32_t boot_phase)
         nanosleep(&(struct timespec){0, STEP_NS}, NULL);
         return;
     }
-    if (boot_phase < TM_BOOT_WAIT_GIL) {
-        self->go_on_at_ns = 1;
-    } else if (self->go_on_at_ns == 0) {
+    if (self->go_on_at_ns == 0) {
+        self->go_on_at_ns = now_ns + (boot_phase < TM_BOOT_WAIT_GIL ? POLL_REST_NS : REST_NS);
+    } else if (self->go_on_at_ns != GO_ON_NOW && self->rest_phase != boot_phase) {
+        /* It has seen the interpreter while this rest lasted: now it goes for the GIL. */
         self->go_on_at_ns = now_ns + REST_NS;
     }
-    if (now_ns < self->go_on_at_ns) {
+    self->rest_phase = boot_phase;
+    if (must_rest(self, now_ns)) {
         nanosleep(&(struct timespec){0, STEP_NS}, NULL);
         return;
     }

@@ -6,7 +6,7 @@ import threading
 import time
 
 import pytracemalloc as t
-from old import zeros
+from old import set_switch_interval, zeros
 
 
 def at_exit_with_tasks():
@@ -89,7 +89,7 @@ def forks_under_threads():
                for _ in range(4)]
     for thread in threads:
         thread.start()
-    sys.setswitchinterval(0.0005)  # or each round waits for four threads' turns
+    set_switch_interval(0.0005)  # or each round waits for four threads' turns
     for i in range(20):
         pid = os.fork()
         if pid == 0:

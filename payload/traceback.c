@@ -116,6 +116,9 @@ void tm_traceback_code_died(uint64_t code_addr, enum tm_lane lane)
     for (uint32_t i = 0; i < TM_SITE_SLOTS; i++)
         if (cache->sites[i].key - low < high - low)
             cache->sites[i].key = 0;
+    /* Whether a frame is shown depends on its code: a place in other code that comes to lie there
+     * must not be taken for the recorded one. */
+    tm_stack_clear(&cache->stack);
     drop_walks(cache);
     if (cache->deaths_seen == deaths - 1)
         cache->deaths_seen = deaths;

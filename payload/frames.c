@@ -18,21 +18,6 @@ int32_t tm_frames_lasti_bytes(tm_frame_ref frame)
     return (int32_t)(int64_t)(instr - first_instruction(code));
 }
 
-/* _PyFrame_IsIncomplete of CPython 3.11 to 3.13, Include/internal/pycore_frame.h. */
-bool tm_frames_is_complete(tm_frame_ref frame)
-{
-    if (tm_frames_are_objects(&tm_layout))
-        return true;
-    uint8_t owner = *(const uint8_t *)(frame + (uint32_t)tm_layout.iframe_owner);
-    if (owner >= TM_FRAME_OWNED_BY_INTERPRETER)
-        return false;
-    if (owner == TM_FRAME_OWNED_BY_GENERATOR)
-        return true;
-    uint64_t code = tm_frames_code(&tm_layout, frame);
-    int32_t first = *(const int32_t *)(code + (uint32_t)tm_layout.code_firsttraceable);
-    return tm_frames_lasti_bytes(frame) >= first * 2;
-}
-
 void tm_frames_code_keys(uint64_t code, uint64_t *ret_low, uint64_t *ret_high)
 {
     if (tm_frames_are_objects(&tm_layout)) {

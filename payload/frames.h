@@ -75,7 +75,18 @@ TM_ALWAYS_INLINE uint64_t tm_frames_key(const struct tm_layout *layout, tm_frame
     }
     uint64_t instr = tm_frames_load(frame + (uint32_t)layout->iframe_instr);
     uint8_t owner = *(const uint8_t *)(frame + (uint32_t)layout->iframe_owner);
-    return instr | (owner == TM_FRAME_OWNED_BY_GENERATOR);
+    if (TM_UNLIKELY(owner == TM_FRAME_OWNED_BY_GENERATOR))
+        return instr | 1;
+    return instr;
+}
+
+/* What moves when the frame goes on, and only then. A frame that is at the same address and place
+ * as before has the same key: code of generators is told from other code by its place already. */
+TM_ALWAYS_INLINE uint64_t tm_frames_place(const struct tm_layout *layout, tm_frame_ref frame)
+{
+    if (tm_frames_are_objects(layout))
+        return tm_frames_key(layout, frame);
+    return tm_frames_load(frame + (uint32_t)layout->iframe_instr);
 }
 
 /* True where the frame is the interpreter's own, between a C caller and Python code (3.12 on). */
@@ -87,13 +98,31 @@ TM_ALWAYS_INLINE bool tm_frames_is_shim(const struct tm_layout *layout, tm_frame
            TM_FRAME_OWNED_BY_INTERPRETER;
 }
 
+/*
+ * True where Python shows the frame in tracebacks: _PyFrame_IsIncomplete of CPython 3.11 to 3.13,
+ * Include/internal/pycore_frame.h. Not shown are frames that have not begun, those between a C
+ * caller and Python code, and one below each __init__ from 3.12 on (_Py_InitCleanup,
+ * Python/specialize.c). The key alone tells it.
+ */
+TM_ALWAYS_INLINE bool tm_frames_is_shown(const struct tm_layout *layout, tm_frame_ref frame)
+{
+    if (tm_frames_are_objects(layout))
+        return true;
+    uint8_t owner = *(const uint8_t *)(frame + (uint32_t)layout->iframe_owner);
+    if (owner == TM_FRAME_OWNED_BY_GENERATOR)
+        return true;
+    if (owner >= TM_FRAME_OWNED_BY_INTERPRETER)
+        return false;
+    uint64_t code = tm_frames_code(layout, frame);
+    int32_t first = *(const int32_t *)(code + (uint32_t)layout->code_firsttraceable);
+    uint64_t instr = tm_frames_load(frame + (uint32_t)layout->iframe_instr);
+    return (int64_t)(instr - code - (uint32_t)layout->code_adaptive) >= (int64_t)first * 2;
+}
+
 /* These use the layout in force. */
 
 /* Byte offset of the frame's instruction in its code; -1: before the first. */
 int32_t tm_frames_lasti_bytes(tm_frame_ref frame);
-
-/* True where Python counts the frame as one (tracebacks show it). */
-bool tm_frames_is_complete(tm_frame_ref frame);
 
 /* The range of keys that frames of this code object can have: [low, high). */
 void tm_frames_code_keys(uint64_t code, uint64_t *ret_low, uint64_t *ret_high);

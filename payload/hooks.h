@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #include "payload/pyapi.h"
+#include "payload/state.h"
 #include "payload/tracer.h"
 
 /* Zero in a forked child, whatever the parent was doing (MADV_WIPEONFORK): the child's hooks pass
@@ -27,7 +28,7 @@ struct tm_live {
     uint64_t fork_frame, fork_key;
     _Atomic uint32_t watch_lock; /* see payload/watch.c */
 };
-extern struct tm_live *tm_live;
+extern struct tm_live *tm_live TM_HIDDEN;
 
 /* Called once in a child that os.fork made, by a hook under the GIL, as soon as the child's Python
  * code has gone on from the fork (so that the interpreter has set itself up anew). NULL: nothing

@@ -184,7 +184,7 @@ TM_ALWAYS_INLINE uint64_t fast_tstate(const struct tm_layout *layout)
 {
     if (layout->py_version < 0x030c)
         return *tm_tstate_global;
-    return tm_frames_load(tm_tstate_thread_pointer() + (uint64_t)tm_tstate_tls_offset);
+    return tm_tstate_thread_word(tm_tstate_tls_offset);
 }
 
 /* Before `enter`: that word belongs to the main interpreter's GIL. */
@@ -202,13 +202,28 @@ TM_ALWAYS_INLINE uint32_t granule_shift(const struct tm_layout *layout)
     return layout->py_version < 0x0308 ? TM_GRANULE_SHIFT_OLD : TM_GRANULE_SHIFT;
 }
 
+/* The node of a frame and those behind it from the caches alone, TM_NONE where they have none: a
+ * function by layout, so that tracebacks of one frame need none of its registers. */
+typedef uint32_t deep_fn(tm_frame_ref frame);
+
+TM_ALWAYS_INLINE uint32_t deep_node(const struct tm_layout *layout, tm_stack_follow_fn *follow,
+                                    tm_frame_ref frame)
+{
+    struct tm_fingerprint print;
+    if (TM_UNLIKELY(tm_traceback_limit == 0))
+        return TM_NONE;
+    return tm_traceback_node(&tm_traceback_caches[TM_LANE_GIL], layout, follow, frame,
+                             tm_traceback_limit, &print);
+}
+
 /* The traceback from the caches alone. */
-TM_ALWAYS_INLINE bool fast_traceback(const struct tm_layout *layout, struct tm_traceback *ret)
+TM_ALWAYS_INLINE bool fast_traceback(const struct tm_layout *layout, deep_fn *deep,
+                                     struct tm_traceback *ret)
 {
     const struct tm_traceback_cache *cache = &tm_traceback_caches[TM_LANE_GIL];
     uint64_t tstate = fast_tstate(layout);
-    if (TM_UNLIKELY(tstate == 0))
-        return false;
+    if (layout->py_version < 0x030c && TM_UNLIKELY(tstate == 0))
+        return false; /* later: is_main has looked */
     tm_frame_ref frame = tm_frames_top(layout, tstate);
     for (; TM_LIKELY(frame != 0); frame = tm_frames_back(layout, frame)) {
         if (tm_frames_is_shim(layout, frame))
@@ -224,13 +239,9 @@ TM_ALWAYS_INLINE bool fast_traceback(const struct tm_layout *layout, struct tm_t
         }
         ret->node = slot->node;
         ret->counter = slot->counter;
-        uint32_t limit = tm_traceback_limit;
-        struct tm_fingerprint print;
-        if (limit == 1)
+        if (tm_traceback_limit == 1)
             return true;
-        if (TM_UNLIKELY(limit == 0 || !tm_traceback_fingerprint(layout, frame, key, limit, &print)))
-            return false;
-        ret->node = tm_traceback_cached(cache, print);
+        ret->node = deep(frame);
         return TM_LIKELY(ret->node != TM_NONE);
     }
     return false;
@@ -261,15 +272,15 @@ TM_ALWAYS_INLINE bool outside_window(int64_t traced_bytes)
 }
 
 /* Records a block that was allocated, and gives it back. */
-TM_ALWAYS_INLINE void *fast_finish(const struct tm_layout *layout, uint32_t domain, void *block,
-                                   size_t size)
+TM_ALWAYS_INLINE void *fast_finish(const struct tm_layout *layout, deep_fn *deep, uint32_t domain,
+                                   void *block, size_t size)
 {
     struct tm_traceback traceback;
     if (TM_UNLIKELY(block == NULL))
         return NULL;
     uint64_t *slot = tm_shadow_find_shift((uint64_t)block, granule_shift(layout));
     if (TM_UNLIKELY(slot == NULL || *slot != 0 || size >= TM_SIZE_OVERFLOW ||
-                    !fast_traceback(layout, &traceback)))
+                    !fast_traceback(layout, deep, &traceback)))
         return finish_slowly(domain, block, size);
     __atomic_store_n(slot, tm_store_entry(size, domain, traceback.node), __ATOMIC_RELEASE);
     struct tm_counter *counter = traceback.counter;
@@ -287,31 +298,32 @@ TM_ALWAYS_INLINE void *fast_finish(const struct tm_layout *layout, uint32_t doma
     return outside_window(traced) ? crossed(block) : block;
 }
 
-TM_ALWAYS_INLINE void *fast_malloc(const struct tm_layout *layout, uint32_t domain, size_t size)
+TM_ALWAYS_INLINE void *fast_malloc(const struct tm_layout *layout, deep_fn *deep, uint32_t domain,
+                                   size_t size)
 {
     if (!is_fast() || !is_main(layout))
         return slow_malloc(domain, size);
     enter(tm_tstate_thread_pointer());
     void *block = tm_hooks_below[domain].malloc(tm_hooks_below[domain].ctx, size);
     leave();
-    return fast_finish(layout, domain, block, size);
+    return fast_finish(layout, deep, domain, block, size);
 }
 
-TM_ALWAYS_INLINE void *fast_calloc(const struct tm_layout *layout, uint32_t domain, size_t n,
-                                   size_t size)
+TM_ALWAYS_INLINE void *fast_calloc(const struct tm_layout *layout, deep_fn *deep, uint32_t domain,
+                                   size_t n, size_t size)
 {
     if (!is_fast() || !is_main(layout))
         return slow_calloc(domain, n, size);
     enter(tm_tstate_thread_pointer());
     void *block = tm_hooks_below[domain].calloc(tm_hooks_below[domain].ctx, n, size);
     leave();
-    return fast_finish(layout, domain, block, n * size);
+    return fast_finish(layout, deep, domain, block, n * size);
 }
 
 /* The old record is out of the map while the allocator below runs (its address may be somebody
  * else's afterwards) and out of the counters once that has succeeded. */
-TM_ALWAYS_INLINE void *fast_realloc(const struct tm_layout *layout, uint32_t domain, void *old,
-                                    size_t size)
+TM_ALWAYS_INLINE void *fast_realloc(const struct tm_layout *layout, deep_fn *deep, uint32_t domain,
+                                    void *old, size_t size)
 {
     if (!is_fast() || old == NULL || !is_main(layout))
         return slow_realloc(domain, old, size);
@@ -326,17 +338,19 @@ TM_ALWAYS_INLINE void *fast_realloc(const struct tm_layout *layout, uint32_t dom
     }
     if (taken.entry != 0)
         tm_store_unaccount(TM_LANE_GIL, taken);
-    return fast_finish(layout, domain, block, size);
+    return fast_finish(layout, deep, domain, block, size);
 }
 
 /*
  * A traced block of pymalloc's goes straight on to the allocator below: nothing
  * that is freed there passes our raw hook. Everything else is the slow half's.
  */
-TM_ALWAYS_INLINE void fast_free(const struct tm_layout *layout, uint32_t domain, void *block)
+TM_ALWAYS_INLINE void fast_free(const struct tm_layout *layout, deep_fn *deep, uint32_t domain,
+                                void *block)
 {
     uint64_t *slot;
     int64_t entry;
+    (void)deep;
     if (!is_fast() ||
         (layout->py_version >= 0x030c &&
          TM_UNLIKELY(atomic_load_explicit(&tm_hooks_foreign_seen, memory_order_relaxed))) ||
@@ -415,21 +429,31 @@ TM_ALWAYS_INLINE void sample_free(uint32_t domain, void *block)
     }
 
 #define COMMA ,
-#define ROW(row) &tm_layout_table[TM_LAYOUT_##row] COMMA
 #define DEFINE_BOTH(prefix, suffix, ...)                                                           \
     DEFINE_HOOKS(prefix, suffix##_mem, TM_PY_DOMAIN_MEM, __VA_ARGS__)                              \
     DEFINE_HOOKS(prefix, suffix##_obj, TM_PY_DOMAIN_OBJ, __VA_ARGS__)
+#define DEFINE_ROW(suffix, row)                                                                    \
+    static __attribute__((noinline)) struct tm_stack_entry *follow_##suffix(                       \
+        struct tm_stack *stack, tm_frame_ref frame, uint32_t limit)                                \
+    {                                                                                              \
+        return tm_stack_follow(stack, &tm_layout_table[TM_LAYOUT_##row], frame, limit);            \
+    }                                                                                              \
+    static __attribute__((noinline)) uint32_t deep_##suffix(tm_frame_ref frame)                    \
+    {                                                                                              \
+        return deep_node(&tm_layout_table[TM_LAYOUT_##row], follow_##suffix, frame);               \
+    }                                                                                              \
+    DEFINE_BOTH(fast, suffix, &tm_layout_table[TM_LAYOUT_##row] COMMA deep_##suffix COMMA)
 
 DEFINE_BOTH(slow, any, )
 DEFINE_BOTH(sample, sample, )
-DEFINE_BOTH(fast, v3_3, ROW(3_3))
-DEFINE_BOTH(fast, v3_6, ROW(3_6))
-DEFINE_BOTH(fast, v3_7, ROW(3_7))
-DEFINE_BOTH(fast, v3_8, ROW(3_8))
-DEFINE_BOTH(fast, v3_10, ROW(3_10))
-DEFINE_BOTH(fast, v3_11, ROW(3_11))
-DEFINE_BOTH(fast, v3_12, ROW(3_12))
-DEFINE_BOTH(fast, v3_13, ROW(3_13))
+DEFINE_ROW(v3_3, 3_3)
+DEFINE_ROW(v3_6, 3_6)
+DEFINE_ROW(v3_7, 3_7)
+DEFINE_ROW(v3_8, 3_8)
+DEFINE_ROW(v3_10, 3_10)
+DEFINE_ROW(v3_11, 3_11)
+DEFINE_ROW(v3_12, 3_12)
+DEFINE_ROW(v3_13, 3_13)
 
 #define HOOKS(suffix)                                                                              \
     {                                                                                              \

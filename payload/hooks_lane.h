@@ -26,12 +26,12 @@ enum tm_hook_word {
 };
 
 /* Allocators below ours; written while they are not in use. */
-extern struct tm_py_allocator tm_hooks_below[TM_PY_DOMAINS];
+extern struct tm_py_allocator tm_hooks_below[TM_PY_DOMAINS] TM_HIDDEN;
 
 /* The interpreter whose GIL guards the GIL lane; 0: all interpreters share one GIL. */
-extern uint64_t tm_hooks_main_interp;
+extern uint64_t tm_hooks_main_interp TM_HIDDEN;
 /* An interpreter with another GIL has allocated. */
-extern _Atomic bool tm_hooks_foreign_seen;
+extern _Atomic bool tm_hooks_foreign_seen TM_HIDDEN;
 
 /* A probe: the hooks of this thread count what passes through them. */
 extern _Atomic uintptr_t tm_hooks_probe_thread;

@@ -16,7 +16,7 @@
 
 extern pthread_mutex_t tm_intern_lock;
 /* By node: address of the GIL lane's counter of its most recent site. */
-extern struct tm_vec tm_intern_node_counters;
+extern struct tm_vec tm_intern_node_counters TM_HIDDEN;
 
 bool tm_intern_init(void);
 /* Forgets everything and gives the memory back. */

@@ -184,7 +184,7 @@ static tm_py_object *attr_object(tm_py_object *object, const char *name)
 
 static tm_frame_ref skip_incomplete(tm_frame_ref frame)
 {
-    while (frame != 0 && !tm_frames_is_complete(frame))
+    while (frame != 0 && !tm_frames_is_shown(&tm_layout, frame))
         frame = tm_frames_back(&tm_layout, frame);
     return frame;
 }

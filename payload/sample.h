@@ -14,7 +14,7 @@
 #include "payload/store.h"
 
 /* Bytes to go to the next sample; guarded by the lane's lock. */
-extern int64_t tm_sample_left[TM_LANES];
+extern int64_t tm_sample_left[TM_LANES] TM_HIDDEN;
 
 void tm_sample_init(uint64_t mean_bytes, uint64_t seed);
 /* Draws the next distance after a sample. */
@@ -23,7 +23,7 @@ void tm_sample_draw(enum tm_lane lane);
 /* Which pages of the heap may hold a sampled block, folded to 2^16 of them: most frees need to look
  * no further. Kept by the store while sampling, with the number of entries in each. */
 #define TM_SAMPLE_PAGES 65536u
-extern uint64_t tm_sample_pages[TM_SAMPLE_PAGES / 64];
+extern uint64_t tm_sample_pages[TM_SAMPLE_PAGES / 64] TM_HIDDEN;
 extern uint32_t tm_sample_page_entries[TM_SAMPLE_PAGES];
 
 static inline bool tm_sample_page_used(uint64_t addr)

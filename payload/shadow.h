@@ -21,7 +21,7 @@ struct tm_shadow {
     _Atomic uint32_t chunks_made;
 };
 
-extern struct tm_shadow tm_shadow;
+extern struct tm_shadow tm_shadow TM_HIDDEN;
 
 bool tm_shadow_init(uint32_t granule_shift);
 void tm_shadow_done(void);
@@ -45,7 +45,10 @@ __attribute__((always_inline)) static inline uint64_t *tm_shadow_find_shift(uint
         __atomic_load_n(&l2[(addr >> TM_CHUNK_SHIFT) & (TM_L2_ENTRIES - 1)], __ATOMIC_ACQUIRE);
     if (__builtin_expect(chunk == 0, 0))
         return NULL;
-    return (uint64_t *)chunk + (granule & ((1u << (TM_CHUNK_SHIFT - shift)) - 1));
+    uint64_t *slot = (uint64_t *)chunk + (granule & ((1u << (TM_CHUNK_SHIFT - shift)) - 1));
+    if (slot == NULL)
+        __builtin_unreachable(); /* spares the caller's look at what was looked at here */
+    return slot;
 }
 
 static inline uint64_t *tm_shadow_find(uint64_t addr)

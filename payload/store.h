@@ -57,7 +57,7 @@ struct tm_store {
     void (*mark_freed)(uint64_t addr, enum tm_lane lane);
 };
 
-extern struct tm_store tm_store;
+extern struct tm_store tm_store TM_HIDDEN;
 /* Lanes in use: 2, in a free-threaded build TM_LANES. Set before the store is up. */
 extern uint32_t tm_lanes_used;
 

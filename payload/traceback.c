@@ -24,7 +24,7 @@ static bool cache_init(struct tm_traceback_cache *cache, uint32_t walks)
     cache->sites = tm_mem_map_sparse(TM_SITE_SLOTS * sizeof(*cache->sites));
     cache->walks = tm_mem_map_sparse(walks * sizeof(*cache->walks));
     cache->path = tm_mem_map_sparse(TM_TRACEBACK_LIMIT_MAX * sizeof(*cache->path));
-    return cache->sites && cache->walks && cache->path;
+    return cache->sites && cache->walks && cache->path && tm_stack_init(&cache->stack);
 }
 
 static void cache_done(struct tm_traceback_cache *cache)
@@ -34,6 +34,7 @@ static void cache_done(struct tm_traceback_cache *cache)
     tm_mem_unmap_sparse(cache->sites, TM_SITE_SLOTS * sizeof(*cache->sites));
     tm_mem_unmap_sparse(cache->walks, (cache->walk_mask + 1) * sizeof(*cache->walks));
     tm_mem_unmap_sparse(cache->path, TM_TRACEBACK_LIMIT_MAX * sizeof(*cache->path));
+    tm_stack_done(&cache->stack);
     *cache = (struct tm_traceback_cache){0};
 }
 
@@ -62,6 +63,8 @@ size_t tm_traceback_resident_bytes(void)
         total += tm_mem_resident_bytes(cache->sites, TM_SITE_SLOTS * sizeof(*cache->sites), NULL);
         total += tm_mem_resident_bytes(cache->walks, (cache->walk_mask + 1) * sizeof(*cache->walks),
                                        NULL);
+        if (cache->stack.entries != NULL)
+            total += tm_stack_resident_bytes(&cache->stack);
     }
     return total;
 }
@@ -75,6 +78,7 @@ void tm_traceback_abandon(void)
  * table is wiped, so that no ancient epoch comes back to life. */
 static void drop_walks(struct tm_traceback_cache *cache)
 {
+    cache->remembered = 0;
     if (++cache->epoch == 0) {
         memset(cache->walks, 0, (cache->walk_mask + 1) * sizeof(*cache->walks));
         cache->epoch = 1;
@@ -84,6 +88,7 @@ static void drop_walks(struct tm_traceback_cache *cache)
 static void drop_all(struct tm_traceback_cache *cache)
 {
     memset(cache->sites, 0, TM_SITE_SLOTS * sizeof(*cache->sites));
+    tm_stack_clear(&cache->stack); /* the limit may be another one */
     drop_walks(cache);
 }
 
@@ -111,6 +116,9 @@ void tm_traceback_code_died(uint64_t code_addr, enum tm_lane lane)
     for (uint32_t i = 0; i < TM_SITE_SLOTS; i++)
         if (cache->sites[i].key - low < high - low)
             cache->sites[i].key = 0;
+    /* Whether a frame is shown depends on its code: a place in other code that comes to lie there
+     * must not be taken for the recorded one. */
+    tm_stack_clear(&cache->stack);
     drop_walks(cache);
     if (cache->deaths_seen == deaths - 1)
         cache->deaths_seen = deaths;
@@ -121,7 +129,7 @@ tm_traceback_site_slow(struct tm_traceback_cache *cache, tm_frame_ref frame, uin
 {
     struct tm_site_slot found = {.key = key, .site = TM_SITE_SKIP, .node = TM_NONE};
     uint64_t code = tm_frames_code(&tm_layout, frame);
-    if (tm_frames_is_complete(frame)) {
+    if (tm_frames_is_shown(&tm_layout, frame)) {
         pthread_mutex_lock(&tm_intern_lock);
         found.site = tm_code_site_locked(frame);
         if (found.site != TM_NONE)
@@ -141,43 +149,76 @@ tm_traceback_site_slow(struct tm_traceback_cache *cache, tm_frame_ref frame, uin
     return slot;
 }
 
-/* The table doubles when most of it has been overwritten since the last time. */
+/* The table grows when most of it has been written since the last time. */
 static void grow_walks(struct tm_traceback_cache *cache)
 {
-    uint32_t slots = (cache->walk_mask + 1) * 2;
-    cache->evictions = 0;
+    struct tm_traceback_cache old = *cache;
+    uint32_t slots = (cache->walk_mask + 1) * 4;
+    cache->remembered = 0;
     if (slots > WALKS_MAX)
         return;
     struct tm_walk_slot *walks = tm_mem_map_sparse(slots * sizeof(*walks));
     if (walks == NULL)
         return;
-    for (uint32_t i = 0; i <= cache->walk_mask; i++) {
-        struct tm_walk_slot *walk = &cache->walks[i];
-        if (walk->epoch == cache->epoch)
-            walks[(walk->hash1 >> 20 ^ walk->hash1) & (slots - 1)] = *walk;
-    }
-    tm_mem_unmap_sparse(cache->walks, (cache->walk_mask + 1) * sizeof(*walks));
     cache->walks = walks;
     cache->walk_mask = slots - 1;
+    for (uint32_t i = 0; i <= old.walk_mask; i++)
+        if (old.walks[i].hash1 != 0)
+            *tm_traceback_walk_slot(cache, old.walks[i].hash1) = old.walks[i];
+    tm_mem_unmap_sparse(old.walks, (old.walk_mask + 1) * sizeof(*walks));
 }
 
-void tm_traceback_remember(struct tm_traceback_cache *cache, uint64_t hash1, uint64_t hash2,
+void tm_traceback_remember(struct tm_traceback_cache *cache, struct tm_fingerprint print,
                            uint32_t node)
 {
-    struct tm_walk_slot *walk = &cache->walks[(hash1 >> 20 ^ hash1) & cache->walk_mask];
-    if (walk->epoch == cache->epoch && ++cache->evictions > (cache->walk_mask + 1) / 2) {
+    if (++cache->remembered > (cache->walk_mask + 1) / 2)
         grow_walks(cache);
-        walk = &cache->walks[(hash1 >> 20 ^ hash1) & cache->walk_mask];
+    /* What was here goes to the other slot: the older of the two is forgotten. */
+    struct tm_walk_slot *walk = tm_traceback_walk_slot(cache, print.hash1);
+    if (walk->hash1 != 0)
+        *tm_traceback_walk_pair(walk) = *walk;
+    *walk = (struct tm_walk_slot){print.hash1, tm_traceback_check(cache, print.hash2), node};
+}
+
+/* From the most recent recorded frame whose node is known upwards, where the traceback goes down to
+ * where the record does. TM_NONE: memory is short, or that is not so. */
+static uint32_t node_by_record(struct tm_traceback_cache *cache)
+{
+    struct tm_stack *stack = &cache->stack;
+    struct tm_stack_entry *known = stack->top;
+    if (known->count > stack->limit)
+        return TM_NONE;
+    if (stack->nodes_epoch != cache->epoch)
+        tm_stack_forget_nodes(stack, cache->epoch);
+    while (known->node == TM_NONE)
+        known--;
+    uint32_t node = known->node;
+    for (struct tm_stack_entry *entry = known + 1; entry <= stack->top && node != TM_NONE;
+         entry++) {
+        if (entry->count != (entry - 1)->count) {
+            const struct tm_site_slot *slot =
+                tm_traceback_site(cache, entry->frame, tm_frames_key(&tm_layout, entry->frame));
+            if (slot == NULL || slot->site == TM_SITE_SKIP)
+                return TM_NONE;
+            pthread_mutex_lock(&tm_intern_lock);
+            node = tm_intern_node_locked(node, slot->site & ~TM_SITE_OWN_BIT);
+            pthread_mutex_unlock(&tm_intern_lock);
+        }
+        entry->node = node;
     }
-    *walk = (struct tm_walk_slot){hash1, hash2, node, cache->epoch};
+    return node;
 }
 
 __attribute__((noinline)) bool tm_traceback_walk_slow(struct tm_traceback_cache *cache,
-                                                      tm_frame_ref top, uint64_t hash1,
-                                                      uint64_t hash2, uint32_t *ret_node)
+                                                      tm_frame_ref top, struct tm_fingerprint print,
+                                                      uint32_t *ret_node)
 {
     uint32_t n = 0, limit = tm_traceback_limit;
-    bool exact = hash1 != 0; /* what was hashed is what the traceback holds */
+    bool exact = print.hash1 != 0; /* what was hashed is what the traceback holds */
+    if (exact && (*ret_node = node_by_record(cache)) != TM_NONE) {
+        tm_traceback_remember(cache, print, *ret_node);
+        return true;
+    }
     for (tm_frame_ref frame = top; frame != 0 && n < limit;
          frame = tm_frames_back(&tm_layout, frame)) {
         if (tm_frames_is_shim(&tm_layout, frame))
@@ -186,7 +227,7 @@ __attribute__((noinline)) bool tm_traceback_walk_slow(struct tm_traceback_cache 
         const struct tm_site_slot *slot = tm_traceback_site(cache, frame, key);
         if (slot == NULL)
             return false;
-        if (slot->site == TM_SITE_SKIP || key == 0)
+        if (key == 0)
             exact = false;
         if (slot->site != TM_SITE_SKIP)
             cache->path[n++] = slot->site & ~TM_SITE_OWN_BIT;
@@ -196,6 +237,6 @@ __attribute__((noinline)) bool tm_traceback_walk_slow(struct tm_traceback_cache 
         return false;
     *ret_node = node;
     if (exact)
-        tm_traceback_remember(cache, hash1, hash2, node);
+        tm_traceback_remember(cache, print, node);
     return true;
 }

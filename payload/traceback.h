@@ -3,10 +3,10 @@
  * From a thread's frames to the id of its traceback, through two caches:
  *
  *   sites  frame key -> site (and the node of a traceback of that frame alone);
- *   walks  128-bit fingerprint of all frame keys -> node.
+ *   walks  fingerprint of all frame keys (payload/stack.h) -> node.
  *
- * The first is exact. Two different stacks that are alive together share a
- * fingerprint with a chance of about 2^-128 a pair. Both are dropped as far as
+ * The first is exact. Of a fingerprint 96 bits are compared: two different stacks
+ * share them with a chance of about 2^-96 a pair. Both are dropped as far as
  * needed when a code object dies whose frames they know (TM_MARK_BIT): an
  * address that is used again never gets the old code's lines.
  *
@@ -19,6 +19,7 @@
 
 #include "payload/frames.h"
 #include "payload/hash.h"
+#include "payload/stack.h"
 #include "payload/store.h"
 
 struct tm_site_slot {
@@ -35,10 +36,11 @@ struct tm_site_slot {
  * others it is shown. Set in tm_site_slot.site only; ids of sites have 31 bits. */
 #define TM_SITE_OWN_BIT 0x80000000u
 
+/* Two neighbours, half a cache line, are looked at. */
 struct tm_walk_slot {
-    uint64_t hash1, hash2;
+    uint64_t hash1;
+    uint32_t check; /* of hash2 and the epoch */
     uint32_t node;
-    uint32_t epoch; /* valid while equal to the cache's */
 };
 
 struct tm_traceback_cache {
@@ -47,10 +49,11 @@ struct tm_traceback_cache {
     uint32_t walk_mask;
     uint32_t epoch;       /* starts at 1 */
     uint32_t deaths_seen; /* of tm_traceback_deaths */
-    uint32_t evictions;   /* walks that were overwritten while valid, since the last growth */
+    uint32_t remembered;  /* walks, since the last growth or the last epoch */
     uint32_t *path;       /* scratch of the slow path: site ids, TM_TRACEBACK_LIMIT_MAX of them */
     bool own;             /* why tm_traceback_get said false: our own code; the reader clears it */
     struct tm_site_slot uncached; /* result of a slow look-up that cannot be kept */
+    struct tm_stack stack;        /* the frames that were seen last */
 };
 
 struct tm_traceback {
@@ -58,8 +61,8 @@ struct tm_traceback {
     struct tm_counter *counter; /* of the most recent frame's site, in the GIL lane */
 };
 
-extern struct tm_traceback_cache tm_traceback_caches[TM_LANES];
-extern uint32_t tm_traceback_limit;
+extern struct tm_traceback_cache tm_traceback_caches[TM_LANES] TM_HIDDEN;
+extern uint32_t tm_traceback_limit TM_HIDDEN;
 /* Counts code objects that died while a cache knew them. */
 extern _Atomic uint32_t tm_traceback_deaths;
 
@@ -77,10 +80,10 @@ void tm_traceback_code_died(uint64_t code_addr, enum tm_lane lane);
 /* Slow paths. NULL or false: memory is short, the record must be dropped. */
 const struct tm_site_slot *tm_traceback_site_slow(struct tm_traceback_cache *cache,
                                                   tm_frame_ref frame, uint64_t key);
-bool tm_traceback_walk_slow(struct tm_traceback_cache *cache, tm_frame_ref top, uint64_t hash1,
-                            uint64_t hash2, uint32_t *ret_node);
+bool tm_traceback_walk_slow(struct tm_traceback_cache *cache, tm_frame_ref top,
+                            struct tm_fingerprint print, uint32_t *ret_node);
 /* Keeps the node of a fingerprint for the next time. */
-void tm_traceback_remember(struct tm_traceback_cache *cache, uint64_t hash1, uint64_t hash2,
+void tm_traceback_remember(struct tm_traceback_cache *cache, struct tm_fingerprint print,
                            uint32_t node);
 void tm_traceback_catch_up(struct tm_traceback_cache *cache);
 
@@ -99,55 +102,55 @@ TM_ALWAYS_INLINE const struct tm_site_slot *tm_traceback_site(struct tm_tracebac
     return tm_traceback_site_slow(cache, frame, key);
 }
 
-struct tm_fingerprint {
-    uint64_t hash1, hash2;
-};
-
-/* Of the frame `top`, whose key is given, and of those behind it. False: one has no key. */
-TM_ALWAYS_INLINE bool tm_traceback_fingerprint(const struct tm_layout *layout, tm_frame_ref top,
-                                               uint64_t key, uint32_t limit,
-                                               struct tm_fingerprint *ret)
+TM_ALWAYS_INLINE uint32_t tm_traceback_check(const struct tm_traceback_cache *cache, uint64_t hash2)
 {
-    uint64_t hash1 = key * TM_HASH_K1, hash2 = key ^ TM_HASH_K2;
-    tm_frame_ref frame = tm_frames_back(layout, top);
-    for (uint32_t n = 1; frame != 0 && n < limit; frame = tm_frames_back(layout, frame)) {
-        if (tm_frames_is_shim(layout, frame))
-            continue;
-        key = tm_frames_key(layout, frame);
-        if (tm_frames_are_objects(layout) && TM_UNLIKELY(key == 0))
-            return false;
-        hash1 = tm_hash_mix(hash1, key);
-        hash2 = tm_hash_rotl(hash2, 23) + key * TM_HASH_K2;
-        n++;
-    }
-    *ret = (struct tm_fingerprint){hash1, hash2};
-    return true;
+    return (uint32_t)(hash2 >> 32) ^ cache->epoch * (uint32_t)TM_HASH_K1;
+}
+
+TM_ALWAYS_INLINE struct tm_walk_slot *tm_traceback_walk_slot(const struct tm_traceback_cache *cache,
+                                                             uint64_t hash1)
+{
+    return &cache->walks[(hash1 >> 40 ^ hash1) & cache->walk_mask];
+}
+
+/* The other slot of its pair. */
+TM_ALWAYS_INLINE struct tm_walk_slot *tm_traceback_walk_pair(struct tm_walk_slot *walk)
+{
+    return (struct tm_walk_slot *)((uintptr_t)walk ^ sizeof(*walk));
 }
 
 /* The cached node of a fingerprint, TM_NONE where there is none. */
 TM_ALWAYS_INLINE uint32_t tm_traceback_cached(const struct tm_traceback_cache *cache,
                                               struct tm_fingerprint print)
 {
-    const struct tm_walk_slot *walk =
-        &cache->walks[(print.hash1 >> 20 ^ print.hash1) & cache->walk_mask];
-    if (TM_LIKELY(walk->hash1 == print.hash1 && walk->hash2 == print.hash2 &&
-                  walk->epoch == cache->epoch))
+    struct tm_walk_slot *walk = tm_traceback_walk_slot(cache, print.hash1);
+    uint32_t check = tm_traceback_check(cache, print.hash2);
+    if (TM_LIKELY(walk->hash1 == print.hash1 && walk->check == check))
         return walk->node;
-    return TM_NONE;
+    walk = tm_traceback_walk_pair(walk);
+    return walk->hash1 == print.hash1 && walk->check == check ? walk->node : TM_NONE;
 }
 
-/* Everything behind the most recent frame; `top` is that frame, `key` its key. */
+/* The node of `top` and everything behind it from the caches alone; TM_NONE: not in them. */
+TM_ALWAYS_INLINE uint32_t tm_traceback_node(struct tm_traceback_cache *cache,
+                                            const struct tm_layout *layout,
+                                            tm_stack_follow_fn *follow, tm_frame_ref top,
+                                            uint32_t limit, struct tm_fingerprint *ret_print)
+{
+    *ret_print = (struct tm_fingerprint){0, 0};
+    if (TM_UNLIKELY(!tm_stack_look(&cache->stack, layout, follow, top, limit, ret_print)))
+        return TM_NONE;
+    return tm_traceback_cached(cache, *ret_print);
+}
+
+/* Everything behind the most recent frame `top`. */
 static inline bool tm_traceback_walk(struct tm_traceback_cache *cache,
-                                     const struct tm_layout *layout, tm_frame_ref top, uint64_t key,
+                                     const struct tm_layout *layout, tm_frame_ref top,
                                      uint32_t limit, uint32_t *ret_node)
 {
-    struct tm_fingerprint print = {0, 0};
-    if (tm_traceback_fingerprint(layout, top, key, limit, &print)) {
-        *ret_node = tm_traceback_cached(cache, print);
-        if (*ret_node != TM_NONE)
-            return true;
-    }
-    return tm_traceback_walk_slow(cache, top, print.hash1, print.hash2, ret_node);
+    struct tm_fingerprint print;
+    *ret_node = tm_traceback_node(cache, layout, tm_stack_follow_any, top, limit, &print);
+    return *ret_node != TM_NONE || tm_traceback_walk_slow(cache, top, print, ret_node);
 }
 
 /* The traceback of a thread. False: not to be traced; unless cache->own tells that our own code
@@ -179,7 +182,7 @@ static inline bool tm_traceback_get(struct tm_traceback_cache *cache,
         }
     }
     *ret = (struct tm_traceback){top->node, top->counter};
-    return limit == 1 || tm_traceback_walk(cache, layout, frame, key, limit, &ret->node);
+    return limit == 1 || tm_traceback_walk(cache, layout, frame, limit, &ret->node);
 }
 
 /* After tm_traceback_get said false. */

@@ -9,6 +9,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "payload/state.h"
+
 enum tm_tstate_access {
     TM_TSTATE_BY_CALL = 0,
     TM_TSTATE_GLOBAL = 1,
@@ -16,8 +18,8 @@ enum tm_tstate_access {
 };
 
 extern enum tm_tstate_access tm_tstate_access;
-extern const uint64_t *tm_tstate_global; /* GLOBAL */
-extern int64_t tm_tstate_tls_offset;     /* TLS: from the thread pointer */
+extern const uint64_t *tm_tstate_global TM_HIDDEN; /* GLOBAL */
+extern int64_t tm_tstate_tls_offset TM_HIDDEN;     /* TLS: from the thread pointer */
 
 /* Asks the loader where the interpreter's TLS block is. Without the GIL, where that can be: the
  * loader's lock may be held by a thread that waits for the GIL in a constructor. */
@@ -38,4 +40,16 @@ static inline uintptr_t tm_tstate_thread_pointer(void)
 #error "no thread pointer known for this machine"
 #endif
     return self;
+}
+
+/* The word at `offset` from the thread pointer. */
+static inline uint64_t tm_tstate_thread_word(int64_t offset)
+{
+#if defined(__x86_64__)
+    uint64_t word;
+    __asm__ volatile("mov %%fs:(%1), %0" : "=r"(word) : "r"(offset));
+    return word;
+#else
+    return *(const uint64_t *)(tm_tstate_thread_pointer() + (uint64_t)offset);
+#endif
 }

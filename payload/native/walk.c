@@ -118,7 +118,7 @@ TM_ALWAYS_INLINE bool take_python(struct walk *w, enum how how, enum extent exte
                 continue;
             break;
         }
-        if (how == REPLAY || !w->precise || tm_frames_is_complete(frame)) {
+        if (how == REPLAY || !w->precise || tm_frames_is_shown(&tm_layout, frame)) {
             uint64_t key = tm_frames_key(&tm_layout, frame);
             if (TM_UNLIKELY(key == 0)) {
                 if (how == REPLAY)
@@ -453,7 +453,7 @@ static bool learn(struct tm_native_lane *lane, struct tm_traceback_cache *cache,
     if (!intern(&w, cache, &exact, &ret->node))
         return false;
     if (exact && w.kept) {
-        tm_traceback_remember(cache, w.print.hash1, w.print.hash2, ret->node);
+        tm_traceback_remember(cache, w.print, ret->node);
     } else if (!exact) {
         gather(&w, tstate, regs, true);
         if (!intern(&w, cache, &exact, &ret->node))

@@ -67,6 +67,19 @@ def test_tracebacks_are_what_python_shows(python, tmp_path, frames):
     assert words[0] == "tracebacks" and int(words[1]) > 1000
 
 
+@pytest.mark.pythons(low=(3, 6), high=(3, 13))
+def test_tracebacks_of_threads_that_wander(python, tmp_path):
+    """TM_STACKS_ROUNDS=50 wanders 50 times, each elsewhere, with 16, 64 and changing frames."""
+    rounds = int(os.environ.get("TM_STACKS_ROUNDS", "1"))
+    if "TM_STACKS_ROUNDS" not in os.environ and python.version[:2] not in [
+            (3, 6), (3, 8), (3, 11), (3, 12), (3, 13)]:
+        pytest.skip("TM_STACKS_ROUNDS is not set")
+    for seed in range(rounds):
+        for frames in ["16 64"] if rounds == 1 else ["16", "64", "16 64"]:
+            words = run(python, "stacks.py", tmp_path / "a.tms", 2000, seed, *frames.split())
+            assert words[0] == "stacks" and int(words[1]) > 2000
+
+
 @traceable
 def test_dropped_code_leaves_nothing_behind(python, tmp_path):
     rounds = int(os.environ.get("TM_CODE_CHURN_ROUNDS", "20000"))

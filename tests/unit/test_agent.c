@@ -65,6 +65,14 @@ static uint32_t boot(fixture *f)
     return wait_phase(f);
 }
 
+/* More than once: a thread may be joined only once. */
+static void wait_for_end(fixture *f)
+{
+    if (f->thread != 0)
+        pthread_join(f->thread, NULL);
+    f->thread = 0;
+}
+
 static void set_up(fixture *f, gconstpointer data)
 {
     (void)data;
@@ -90,7 +98,7 @@ static void remove_files(const char *path)
 static void tear_down(fixture *f, gconstpointer data)
 {
     (void)data;
-    pthread_join(f->thread, NULL);
+    wait_for_end(f);
     if (f->sock >= 0)
         close(f->sock);
     g_assert_cmpuint(count_fds(), ==, f->fds_before);
@@ -243,7 +251,7 @@ static void test_delay_and_end(fixture *f, gconstpointer data)
     tm_msg_put(&f->request, "max_snapshots", "3");
     g_assert_cmpuint(call(f, -1), ==, TM_MSG_OK);
     g_assert_true(wait_file(f, "a-0003.tms"));
-    pthread_join(f->thread, NULL); /* detaches by itself */
+    wait_for_end(f); /* detaches by itself */
     g_assert_false(tm_stub.enabled);
     f->thread = pthread_self();
     g_assert_false(g_file_test("a-0004.tms", G_FILE_TEST_EXISTS));
@@ -370,7 +378,7 @@ static void test_boot_failures(fixture *f, gconstpointer data)
     g_assert_cmpuint(boot(f), ==, TM_BOOT_FAILED);
     g_assert_cmpint(f->boot.error, ==, TM_BOOT_E_GIL);
     g_assert_cmpuint(tm_stub.gil_dropped, ==, 0); /* told while it still waits */
-    pthread_join(f->thread, NULL);
+    wait_for_end(f);
     g_assert_cmpuint(tm_stub.gil_dropped, ==, 1);
 
     tm_stub.gil_wait_ms = 0;
@@ -378,7 +386,7 @@ static void test_boot_failures(fixture *f, gconstpointer data)
     f->boot.phase = TM_BOOT_EMPTY;
     g_assert_cmpuint(boot(f), ==, TM_BOOT_FAILED);
     g_assert_cmpint(f->boot.error, ==, TM_BOOT_E_PYTHON);
-    pthread_join(f->thread, NULL);
+    wait_for_end(f);
 
     tm_stub.finalizing = false;
     tm_stub.setup_status = -TM_BOOT_E_LAYOUT;
@@ -386,13 +394,13 @@ static void test_boot_failures(fixture *f, gconstpointer data)
     g_assert_cmpuint(boot(f), ==, TM_BOOT_FAILED);
     g_assert_cmpint(f->boot.error, ==, TM_BOOT_E_LAYOUT);
     g_assert_cmpstr(f->boot.message, ==, "the layouts do not fit");
-    pthread_join(f->thread, NULL);
+    wait_for_end(f);
 
     tm_stub.no_python = true;
     f->boot.phase = TM_BOOT_EMPTY;
     g_assert_cmpuint(boot(f), ==, TM_BOOT_FAILED);
     g_assert_cmpint(f->boot.error, ==, TM_BOOT_E_PYTHON);
-    pthread_join(f->thread, NULL);
+    wait_for_end(f);
     f->thread = pthread_self();
 }
 

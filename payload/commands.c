@@ -90,8 +90,6 @@ static void put_record(struct tm_msg_buf *out, const struct tm_agent *agent)
 
 static void put_totals(struct tm_msg_buf *out)
 {
-    /* The hooks count no page that they touch: what the tables hold is asked of the kernel. */
-    tm_tracer_measure();
     struct tm_totals totals = tm_tracer_totals();
 
     tm_msg_put_u64(out, "traced_bytes", totals.traced_bytes);
@@ -333,6 +331,8 @@ void tm_agent_answer(struct tm_agent *agent, struct tm_client_slot *client, int 
         answer_snapshot(agent, fd);
         fd = -1;
     } else if (type == TM_MSG_STATUS) {
+        /* The hooks count no page that they touch: what the tables hold is asked of the kernel. */
+        tm_tracer_measure();
         answer_status(agent);
     } else if (type == TM_MSG_DETACH) {
         answer_detach(agent);

@@ -229,14 +229,17 @@ def launch(script, *args, **options):
                             cwd=str(options["cwd"]))
 
 
+# It sleeps for short times: a signal that comes between Python's last look and a read() that
+# waits for ever is not seen by any Python before that read ends.
 WAITS = """
-import signal, sys
+import signal, sys, time
 signal.signal(signal.SIGUSR1, lambda *args: sys.exit(7))
 kept = [sys.stdin.readline()]
+print(len(kept))
+sys.stdout.flush()
 while True:
-    print(len(kept))
-    sys.stdout.flush()
-    kept.append(sys.stdin.readline() + "x" * 1000)
+    kept.append("x" * 1000)
+    time.sleep(0.01)
 """
 
 

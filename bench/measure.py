@@ -19,12 +19,18 @@ for stat in new.compare_to(old, "lineno")[:10]:
 """
 
 
-class Budget:
-    """Which runs are made: at most `rounds`, and where `seconds` are given no more than fit, but two
-    of each. A configuration that has used more than its share waits for the others."""
+# One turn of a process: the workload again and again for this long, but a few times at most.
+TURN_SECONDS = 0.3
+TURN_RUNS = 9
 
-    def __init__(self, rounds, seconds):
-        self.rounds, self.seconds = rounds, seconds
+
+class Budget:
+    """Which turns are taken: at most one of each configuration in a round, and where `seconds` are
+    given no more than fit, but `least` of each. A configuration that has used more than its share
+    waits for the others."""
+
+    def __init__(self, seconds, least):
+        self.seconds, self.least = seconds, least
         self.begin, self.used = time.monotonic(), {}
 
     def is_spent(self):
@@ -32,31 +38,33 @@ class Budget:
 
     def allows(self, config, n_configs, n_done):
         used = self.used.get(config.name, 0)
-        return n_done < 2 or not self.seconds or used < 2 * self.seconds / n_configs
+        return n_done < self.least or not self.seconds or used < 2 * self.seconds / n_configs
 
     def note(self, config, seconds):
         self.used[config.name] = self.used.get(config.name, 0) + seconds
 
 
 def _rounds(processes, rounds, scale, budget, result, say):
-    """Each process runs once a round, another one first each time."""
+    """Each process has a turn a round, another one first each time. What is kept of a turn is the
+    median of its runs: the first ones find the caches as the others left them."""
+    base = result[processes[0].config.name]["seconds"]
+    n_before = len(base)
     for number in range(rounds):
-        done = len(result[processes[0].config.name]["seconds"])
-        if done >= 2 and budget.is_spent():
+        if len(base) - n_before >= 2 and budget.is_spent():
             break
         turn = number % len(processes)
         for process in processes[turn:] + processes[:turn]:
             of = result[process.config.name]
-            n_done = sum(value is not None for value in of["seconds"])
-            answer = {}
+            n_done = sum(value is not None for value in of["seconds"][n_before:])
+            answer = None
             if budget.allows(process.config, len(processes), n_done):
-                answer = process.ask("run", scale, 1, 0)
-                budget.note(process.config, answer["seconds"][0])
+                answer = process.ask("run", scale, TURN_RUNS, TURN_SECONDS)
+                budget.note(process.config, sum(answer["seconds"]))
                 say("  %-18s %-24s %.4f s" % (process.workload, process.config.name,
-                                              answer["cpu_seconds"][0]))
-            of["seconds"].append(answer["seconds"][0] if answer else None)
-            of["cpu_seconds"].append(answer["cpu_seconds"][0] if answer else None)
-            of["peak_rss_bytes"].append(answer.get("peak_rss_bytes"))
+                                              statistics.median(answer["cpu_seconds"])))
+            for key in "seconds", "cpu_seconds":
+                of[key].append(answer and statistics.median(answer[key]))
+            of["peak_rss_bytes"].append(answer and answer["peak_rss_bytes"])
 
 
 def time_workload(python, workload, configs, options, seconds, folder, say):
@@ -69,7 +77,7 @@ def time_workload(python, workload, configs, options, seconds, folder, say):
     result = {config.name: {key: [] for key in keys} for config in configs}
     for number in range(options.processes):
         share = -(-options.rounds // options.processes)
-        budget = Budget(share, seconds and seconds / options.processes)
+        budget = Budget(seconds and seconds / options.processes, -(-2 // options.processes))
         with contextlib.ExitStack() as stack:
             processes = []
             for config in configs:

@@ -51,15 +51,18 @@ def parse(argv):
 
 
 def choose_pythons(options):
-    wanted = options.python or ["3.11", "3.13"]
     found = [p for p in find_pythons() if (3, 6) <= p.version[:2] <= (3, 14)]
+    wanted = options.python
+    if not wanted:  # one of each: the distribution's, where there is one
+        first = {p.version[:2]: p.name for p in reversed(found)}
+        wanted = [first[version] for version in ((3, 11), (3, 13)) if version in first]
     chosen = [p for p in found if "all" in wanted or "%d.%d" % p.version[:2] in wanted
               or "%d.%d.%d" % p.version in wanted or p.name in wanted]
     if options.quick and not options.python:
         chosen = chosen[-1:] or found[-1:]
     if not chosen:
         sys.exit("scripts/bench: found no Python of %s; there are: %s"
-                 % (" ".join(wanted), " ".join(p.name for p in found) or "none"))
+                 % (" ".join(wanted) or "3.11 or 3.13", " ".join(p.name for p in found) or "none"))
     return chosen
 
 

@@ -36,18 +36,6 @@ static bool passes(uintptr_t self)
     return tm_hooks_is_nested(self);
 }
 
-TM_ALWAYS_INLINE void enter(uintptr_t self)
-{
-    atomic_store_explicit(&tm_live->word, self, memory_order_relaxed);
-}
-
-TM_ALWAYS_INLINE void leave(void)
-{
-    atomic_store_explicit(&tm_live->word,
-                          atomic_load_explicit(&tm_live->mode, memory_order_relaxed),
-                          memory_order_relaxed);
-}
-
 /* Where our own work goes on, see tm_hooks_mute_here; 0: nowhere. */
 static uint64_t muted_tstate;
 static tm_frame_ref muted_frame;
@@ -97,9 +85,9 @@ static __attribute__((noinline)) void *slow_malloc(uint32_t domain, size_t size)
     uint64_t tstate = (uint64_t)tm_py.UncheckedGet();
     if (is_foreign(tstate))
         return tm_hooks_shared_malloc(domain, self, size);
-    enter(self);
+    tm_hooks_enter(self);
     void *block = below->malloc(below->ctx, size);
-    leave();
+    tm_hooks_leave();
     if (block != NULL)
         slow_record(domain, tstate, block, size);
     return block;
@@ -114,9 +102,9 @@ static __attribute__((noinline)) void *slow_calloc(uint32_t domain, size_t n, si
     uint64_t tstate = (uint64_t)tm_py.UncheckedGet();
     if (is_foreign(tstate))
         return tm_hooks_shared_calloc(domain, self, n, size);
-    enter(self);
+    tm_hooks_enter(self);
     void *block = below->calloc(below->ctx, n, size);
-    leave();
+    tm_hooks_leave();
     if (block != NULL)
         slow_record(domain, tstate, block, n * size);
     return block;
@@ -131,20 +119,16 @@ static __attribute__((noinline)) void *slow_realloc(uint32_t domain, void *old, 
     uint64_t tstate = (uint64_t)tm_py.UncheckedGet();
     if (is_foreign(tstate))
         return tm_hooks_shared_realloc(domain, self, old, size);
-    struct tm_taken taken = {0, 0};
-    if (old != NULL)
-        taken = tm_store_take(TM_LANE_GIL, (uint64_t)old);
-    enter(self);
-    void *block = below->realloc(below->ctx, old, size);
-    leave();
-    if (block == NULL) {
-        if (taken.entry != 0)
-            tm_store_put_back((uint64_t)old, taken);
-        return NULL;
+    void *block;
+    if (old != NULL) {
+        block = tm_hooks_realloc_below(domain, self, old, size);
+    } else {
+        tm_hooks_enter(self);
+        block = below->realloc(below->ctx, old, size);
+        tm_hooks_leave();
     }
-    if (taken.entry != 0)
-        tm_store_unaccount(TM_LANE_GIL, taken);
-    slow_record(domain, tstate, block, size);
+    if (block != NULL)
+        slow_record(domain, tstate, block, size);
     return block;
 }
 
@@ -162,9 +146,9 @@ static __attribute__((noinline)) void slow_free(uint32_t domain, void *block)
         return;
     }
     tm_store_forget(TM_LANE_GIL, (uint64_t)block);
-    enter(self);
+    tm_hooks_enter(self);
     below->free(below->ctx, block);
-    leave();
+    tm_hooks_leave();
 }
 
 /* ---- the fast half ---- */
@@ -303,9 +287,9 @@ TM_ALWAYS_INLINE void *fast_malloc(const struct tm_layout *layout, deep_fn *deep
 {
     if (!is_fast() || !is_main(layout))
         return slow_malloc(domain, size);
-    enter(tm_tstate_thread_pointer());
+    tm_hooks_enter(tm_tstate_thread_pointer());
     void *block = tm_hooks_below[domain].malloc(tm_hooks_below[domain].ctx, size);
-    leave();
+    tm_hooks_leave();
     return fast_finish(layout, deep, domain, block, size);
 }
 
@@ -314,30 +298,18 @@ TM_ALWAYS_INLINE void *fast_calloc(const struct tm_layout *layout, deep_fn *deep
 {
     if (!is_fast() || !is_main(layout))
         return slow_calloc(domain, n, size);
-    enter(tm_tstate_thread_pointer());
+    tm_hooks_enter(tm_tstate_thread_pointer());
     void *block = tm_hooks_below[domain].calloc(tm_hooks_below[domain].ctx, n, size);
-    leave();
+    tm_hooks_leave();
     return fast_finish(layout, deep, domain, block, n * size);
 }
 
-/* The old record is out of the map while the allocator below runs (its address may be somebody
- * else's afterwards) and out of the counters once that has succeeded. */
 TM_ALWAYS_INLINE void *fast_realloc(const struct tm_layout *layout, deep_fn *deep, uint32_t domain,
                                     void *old, size_t size)
 {
     if (!is_fast() || old == NULL || !is_main(layout))
         return slow_realloc(domain, old, size);
-    struct tm_taken taken = tm_store_take(TM_LANE_GIL, (uint64_t)old);
-    enter(tm_tstate_thread_pointer());
-    void *block = tm_hooks_below[domain].realloc(tm_hooks_below[domain].ctx, old, size);
-    leave();
-    if (TM_UNLIKELY(block == NULL)) {
-        if (taken.entry != 0)
-            tm_store_put_back((uint64_t)old, taken);
-        return NULL;
-    }
-    if (taken.entry != 0)
-        tm_store_unaccount(TM_LANE_GIL, taken);
+    void *block = tm_hooks_realloc_below(domain, tm_tstate_thread_pointer(), old, size);
     return fast_finish(layout, deep, domain, block, size);
 }
 

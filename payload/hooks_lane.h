@@ -49,6 +49,38 @@ bool tm_hooks_is_nested(uintptr_t self);
 /* A hook of the GIL lane that passes through, in a process that may be a forked child. */
 void tm_hooks_look_for_fork(void);
 
+/* Around a call of the allocator below by a thread that holds the main interpreter's GIL. */
+TM_ALWAYS_INLINE void tm_hooks_enter(uintptr_t self)
+{
+    atomic_store_explicit(&tm_live->word, self, memory_order_relaxed);
+}
+
+TM_ALWAYS_INLINE void tm_hooks_leave(void)
+{
+    atomic_store_explicit(&tm_live->word,
+                          atomic_load_explicit(&tm_live->mode, memory_order_relaxed),
+                          memory_order_relaxed);
+}
+
+/* The allocator below of the GIL lane. The old record is out of the map while it runs (its address
+ * may be somebody else's afterwards) and out of the counters once it has succeeded; where it fails
+ * (NULL) the record is as it was. `old` is not NULL; the new block is yet to be recorded. */
+TM_ALWAYS_INLINE void *tm_hooks_realloc_below(uint32_t domain, uintptr_t self, void *old,
+                                              size_t size)
+{
+    struct tm_taken taken = tm_store_take(TM_LANE_GIL, (uint64_t)old);
+    tm_hooks_enter(self);
+    void *block = tm_hooks_below[domain].realloc(tm_hooks_below[domain].ctx, old, size);
+    tm_hooks_leave();
+    if (taken.entry != 0) {
+        if (TM_UNLIKELY(block == NULL))
+            tm_store_put_back((uint64_t)old, taken);
+        else
+            tm_store_unaccount(TM_LANE_GIL, taken);
+    }
+    return block;
+}
+
 /* The four calls by a thread of a shared lane (hooks_shared.c). */
 void *tm_hooks_shared_malloc(uint32_t domain, uintptr_t self, size_t size);
 void *tm_hooks_shared_calloc(uint32_t domain, uintptr_t self, size_t n, size_t size);

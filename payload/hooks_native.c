@@ -31,18 +31,6 @@ TM_ALWAYS_INLINE bool is_ready(uint64_t *ret_tstate)
          tm_frames_load(*ret_tstate + (uint32_t)tm_layout.tstate_interp) == tm_hooks_main_interp));
 }
 
-TM_ALWAYS_INLINE void enter(void)
-{
-    atomic_store_explicit(&tm_live->word, tm_tstate_thread_pointer(), memory_order_relaxed);
-}
-
-TM_ALWAYS_INLINE void leave(void)
-{
-    atomic_store_explicit(&tm_live->word,
-                          atomic_load_explicit(&tm_live->mode, memory_order_relaxed),
-                          memory_order_relaxed);
-}
-
 static __attribute__((noinline)) void record_slowly(uint32_t domain, void *block, size_t size,
                                                     struct tm_native_regs regs)
 {
@@ -75,9 +63,9 @@ TM_ALWAYS_INLINE void *native_malloc(uint32_t domain, size_t size, struct tm_nat
     uint64_t tstate;
     if (!is_ready(&tstate))
         return plain[domain - 1].malloc(plain[domain - 1].ctx, size);
-    enter();
+    tm_hooks_enter(tm_tstate_thread_pointer());
     void *block = tm_hooks_below[domain].malloc(tm_hooks_below[domain].ctx, size);
-    leave();
+    tm_hooks_leave();
     return finish(domain, block, size, tstate, regs);
 }
 
@@ -87,9 +75,9 @@ TM_ALWAYS_INLINE void *native_calloc(uint32_t domain, size_t n, size_t size,
     uint64_t tstate;
     if (!is_ready(&tstate))
         return plain[domain - 1].calloc(plain[domain - 1].ctx, n, size);
-    enter();
+    tm_hooks_enter(tm_tstate_thread_pointer());
     void *block = tm_hooks_below[domain].calloc(tm_hooks_below[domain].ctx, n, size);
-    leave();
+    tm_hooks_leave();
     return finish(domain, block, n * size, tstate, regs);
 }
 
@@ -99,17 +87,7 @@ TM_ALWAYS_INLINE void *native_realloc(uint32_t domain, void *old, size_t size,
     uint64_t tstate;
     if (old == NULL || !is_ready(&tstate))
         return plain[domain - 1].realloc(plain[domain - 1].ctx, old, size);
-    struct tm_taken taken = tm_store_take(TM_LANE_GIL, (uint64_t)old);
-    enter();
-    void *block = tm_hooks_below[domain].realloc(tm_hooks_below[domain].ctx, old, size);
-    leave();
-    if (TM_UNLIKELY(block == NULL)) {
-        if (taken.entry != 0)
-            tm_store_put_back((uint64_t)old, taken);
-        return NULL;
-    }
-    if (taken.entry != 0)
-        tm_store_unaccount(TM_LANE_GIL, taken);
+    void *block = tm_hooks_realloc_below(domain, tm_tstate_thread_pointer(), old, size);
     return finish(domain, block, size, tstate, regs);
 }
 

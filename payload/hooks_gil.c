@@ -348,28 +348,56 @@ TM_ALWAYS_INLINE void fast_free(const struct tm_layout *layout, deep_fn *deep, u
 
 /* ---- sampling: most calls go straight on ---- */
 
-/* Nothing but the countdown. A block that is a sample, and every other case, is the slow half's. */
-TM_ALWAYS_INLINE void *sample_malloc(uint32_t domain, size_t size)
+/* True where nothing but the countdown is to be done. A block that is a sample, a large one (it
+ * nests a raw allocation) and every other case is the slow half's. `many`: there may be
+ * interpreters with a GIL, and a countdown, of their own. */
+TM_ALWAYS_INLINE bool sample_passes(bool many, size_t size)
 {
     int64_t left = tm_sample_left[TM_LANE_GIL] - (int64_t)(size + (size == 0));
     if (TM_UNLIKELY(size > SMALL_REQUEST_BYTES || left <= 0))
-        return slow_malloc(domain, size);
+        return false;
+    if (many) {
+        uint64_t tstate = tm_tstate_thread_word(tm_tstate_tls_offset);
+        if (TM_UNLIKELY(tstate == 0 || tm_frames_load(tstate + (uint32_t)tm_layout.tstate_interp) !=
+                                           tm_hooks_main_interp))
+            return false;
+    }
     tm_sample_left[TM_LANE_GIL] = left;
+    return true;
+}
+
+TM_ALWAYS_INLINE void *sample_malloc(bool many, uint32_t domain, size_t size)
+{
+    if (!sample_passes(many, size))
+        return slow_malloc(domain, size);
     return tm_hooks_below[domain].malloc(tm_hooks_below[domain].ctx, size);
 }
 
-TM_ALWAYS_INLINE void *sample_calloc(uint32_t domain, size_t n, size_t size)
+TM_ALWAYS_INLINE void *sample_calloc(bool many, uint32_t domain, size_t n, size_t size)
 {
-    return slow_calloc(domain, n, size);
+    size_t n_bytes;
+    if (TM_UNLIKELY(__builtin_mul_overflow(n, size, &n_bytes)) || !sample_passes(many, n_bytes))
+        return slow_calloc(domain, n, size);
+    return tm_hooks_below[domain].calloc(tm_hooks_below[domain].ctx, n, size);
 }
 
-TM_ALWAYS_INLINE void *sample_realloc(uint32_t domain, void *old, size_t size)
+/* The old block may be a large one, which nests a raw call. */
+TM_ALWAYS_INLINE void *sample_realloc(bool many, uint32_t domain, void *old, size_t size)
 {
-    return slow_realloc(domain, old, size);
+    uintptr_t word = atomic_load_explicit(&tm_live->word, memory_order_relaxed);
+    if (TM_UNLIKELY(old == NULL || word - TM_WORD_FAST > TM_WORD_SLOW - TM_WORD_FAST ||
+                    tm_sample_page_used((uint64_t)old)) ||
+        !sample_passes(many, size))
+        return slow_realloc(domain, old, size);
+    tm_hooks_enter(tm_tstate_thread_pointer());
+    void *block = tm_hooks_below[domain].realloc(tm_hooks_below[domain].ctx, old, size);
+    tm_hooks_leave();
+    return block;
 }
 
-TM_ALWAYS_INLINE void sample_free(uint32_t domain, void *block)
+TM_ALWAYS_INLINE void sample_free(bool many, uint32_t domain, void *block)
 {
+    (void)many;
     if (TM_LIKELY(!tm_sample_page_used((uint64_t)block)))
         tm_hooks_below[domain].free(tm_hooks_below[domain].ctx, block);
     else
@@ -417,7 +445,8 @@ TM_ALWAYS_INLINE void sample_free(uint32_t domain, void *block)
     DEFINE_BOTH(fast, suffix, &tm_layout_table[TM_LAYOUT_##row] COMMA deep_##suffix COMMA)
 
 DEFINE_BOTH(slow, any, )
-DEFINE_BOTH(sample, sample, )
+DEFINE_BOTH(sample, sample_one, false COMMA)
+DEFINE_BOTH(sample, sample_many, true COMMA)
 DEFINE_ROW(v3_3, 3_3)
 DEFINE_ROW(v3_6, 3_6)
 DEFINE_ROW(v3_7, 3_7)
@@ -436,7 +465,8 @@ DEFINE_ROW(v3_13, 3_13)
     }
 
 static const struct tm_py_allocator any_hooks[2] = HOOKS(any);
-static const struct tm_py_allocator sample_hooks[2] = HOOKS(sample);
+static const struct tm_py_allocator sample_one_hooks[2] = HOOKS(sample_one);
+static const struct tm_py_allocator sample_many_hooks[2] = HOOKS(sample_many);
 static const struct tm_py_allocator row_hooks[TM_LAYOUT_TABLE_COUNT][2] = {
     [TM_LAYOUT_2_7] = HOOKS(v3_3),   [TM_LAYOUT_3_3] = HOOKS(v3_3), /* the same frames */
     [TM_LAYOUT_3_4] = HOOKS(v3_6),   [TM_LAYOUT_3_5] = HOOKS(v3_6),
@@ -451,12 +481,14 @@ const struct tm_py_allocator *tm_hooks_gil(uint32_t domain)
     uint32_t which = domain == TM_PY_DOMAIN_OBJ;
     if (tm_py.free_threaded)
         return &tm_hooks_shared[domain];
-    if (tm_store.sample_mean_bytes != 0)
-        return &sample_hooks[which];
+    if (tm_store.sample_mean_bytes != 0 && tm_hooks_main_interp == 0)
+        return &sample_one_hooks[which];
     bool direct = tm_py.version_hex < 0x030c0000 ? tm_tstate_access == TM_TSTATE_GLOBAL
                                                  : tm_tstate_access == TM_TSTATE_TLS;
     if (tm_layout_table_index < 0 || !direct)
         return &any_hooks[which];
+    if (tm_store.sample_mean_bytes != 0)
+        return &sample_many_hooks[which];
     const struct tm_py_allocator *row = &row_hooks[tm_layout_table_index][which];
     return tm_native_depth != 0 ? tm_hooks_native(domain, row) : row;
 }

@@ -41,6 +41,7 @@ size_t tm_stack_resident_bytes(const struct tm_stack *stack)
 void tm_stack_clear(struct tm_stack *stack)
 {
     stack->top = stack->entries;
+    stack->answered = NULL;
     stack->entries[0] = (struct tm_stack_entry){.frame = TM_STACK_MORE};
 }
 

@@ -49,6 +49,8 @@ struct tm_stack {
     uint32_t limit;                            /* what `power` is made for */
     struct tm_fingerprint power;               /* the multipliers, to the power of `limit` */
     uint32_t nodes_epoch;                      /* of the cache; nodes of others are not valid */
+    uint32_t answer;                           /* the node of the last look ... */
+    const struct tm_stack_entry *answered;     /* ... whose top this was; NULL: a frame has moved */
     uint16_t index[1u << TM_STACK_INDEX_LOG2]; /* by frame: its entry, to be checked */
 };
 
@@ -74,18 +76,22 @@ TM_ALWAYS_INLINE uint32_t tm_stack_index_of(tm_frame_ref frame)
 TM_ALWAYS_INLINE bool tm_stack_hash(const struct tm_layout *layout, struct tm_stack_entry *low,
                                     const struct tm_stack_entry *top)
 {
+    /* In registers: a load of both halves at once would wait for the stores of each. */
+    uint64_t hash1 = (low - 1)->hash.hash1, hash2 = (low - 1)->hash.hash2;
+    uint32_t node = (low - 1)->node;
     for (struct tm_stack_entry *entry = low; entry <= top; entry++) {
-        entry->hash = (entry - 1)->hash;
-        entry->node = (entry - 1)->node;
-        if (entry->count == (entry - 1)->count)
-            continue;
-        uint64_t key = tm_frames_key(layout, entry->frame);
-        if (tm_frames_are_objects(layout) && TM_UNLIKELY(key == 0))
-            return false;
-        /* Not linear in the key: places of one function differ by little. */
-        entry->hash.hash1 = entry->hash.hash1 * TM_HASH_K1 + (key ^ key << 27) * TM_HASH_K2;
-        entry->hash.hash2 = entry->hash.hash2 * TM_HASH_K2 + (key ^ key >> 21) * TM_HASH_K1;
-        entry->node = UINT32_MAX;
+        if (entry->count != (entry - 1)->count) {
+            uint64_t key = tm_frames_key(layout, entry->frame);
+            if (tm_frames_are_objects(layout) && TM_UNLIKELY(key == 0))
+                return false;
+            /* Not linear in the key: places of one function differ by little. */
+            hash1 = hash1 * TM_HASH_K1 + (key ^ key << 27) * TM_HASH_K2;
+            hash2 = hash2 * TM_HASH_K2 + (key ^ key >> 21) * TM_HASH_K1;
+            node = UINT32_MAX;
+        }
+        entry->hash.hash1 = hash1;
+        entry->hash.hash2 = hash2;
+        entry->node = node;
     }
     return true;
 }
@@ -160,17 +166,18 @@ tm_stack_last(const struct tm_stack *stack, const struct tm_layout *layout, uint
     return last + 1;
 }
 
-/* The fingerprint of `frame`, which is shown, and those behind it, `limit` in all. False: one has
- * no key. */
-TM_ALWAYS_INLINE bool tm_stack_look(struct tm_stack *stack, const struct tm_layout *layout,
-                                    tm_stack_follow_fn *follow, tm_frame_ref frame, uint32_t limit,
-                                    struct tm_fingerprint *ret)
+/* Makes the record hold `frame`, which is shown, and those behind it, `limit` in all. Returns the
+ * lowest entry of these, NULL where one has no key. */
+TM_ALWAYS_INLINE const struct tm_stack_entry *tm_stack_look(struct tm_stack *stack,
+                                                            const struct tm_layout *layout,
+                                                            tm_stack_follow_fn *follow,
+                                                            tm_frame_ref frame, uint32_t limit)
 {
     struct tm_stack_entry *low, *last;
     int tries = 0;
 again:
     if (tries++ == 3)
-        return false; /* cannot be, but nobody shall wait for it here */
+        return NULL; /* cannot be, but nobody shall wait for it here */
     low = stack->top + 1;
     if (stack->top->frame != frame && (low = follow(stack, frame, limit)) == NULL)
         goto again;
@@ -202,12 +209,21 @@ again:
         tm_stack_clear(stack); /* there are more below */
         goto again;
     }
-    if (low <= stack->top && TM_UNLIKELY(!tm_stack_hash(layout, low, stack->top))) {
-        tm_stack_clear(stack);
-        return false;
+    if (low <= stack->top) {
+        stack->answered = NULL;
+        if (TM_UNLIKELY(!tm_stack_hash(layout, low, stack->top))) {
+            tm_stack_clear(stack);
+            return NULL;
+        }
     }
+    return last;
+}
+
+/* Of the frames from the most recent one to that of `last`, which tm_stack_look has found. */
+TM_ALWAYS_INLINE struct tm_fingerprint tm_stack_fingerprint(const struct tm_stack *stack,
+                                                            const struct tm_stack_entry *last)
+{
     const struct tm_fingerprint *all = &stack->top->hash, *rest = &(last - 1)->hash;
-    ret->hash1 = all->hash1 - rest->hash1 * stack->power.hash1;
-    ret->hash2 = all->hash2 - rest->hash2 * stack->power.hash2;
-    return true;
+    return (struct tm_fingerprint){all->hash1 - rest->hash1 * stack->power.hash1,
+                                   all->hash2 - rest->hash2 * stack->power.hash2};
 }

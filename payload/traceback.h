@@ -137,10 +137,20 @@ TM_ALWAYS_INLINE uint32_t tm_traceback_node(struct tm_traceback_cache *cache,
                                             tm_stack_follow_fn *follow, tm_frame_ref top,
                                             uint32_t limit, struct tm_fingerprint *ret_print)
 {
+    struct tm_stack *stack = &cache->stack;
+    const struct tm_stack_entry *last = tm_stack_look(stack, layout, follow, top, limit);
     *ret_print = (struct tm_fingerprint){0, 0};
-    if (TM_UNLIKELY(!tm_stack_look(&cache->stack, layout, follow, top, limit, ret_print)))
+    if (TM_UNLIKELY(last == NULL))
         return TM_NONE;
-    return tm_traceback_cached(cache, *ret_print);
+    if (stack->answered == stack->top)
+        return stack->answer;
+    *ret_print = tm_stack_fingerprint(stack, last);
+    uint32_t node = tm_traceback_cached(cache, *ret_print);
+    if (TM_LIKELY(node != TM_NONE)) {
+        stack->answered = stack->top;
+        stack->answer = node;
+    }
+    return node;
 }
 
 /* Everything behind the most recent frame `top`. */

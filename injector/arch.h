@@ -38,10 +38,12 @@ int tm_arch_set_signal_mask(pid_t tid, uint64_t mask);
 int tm_arch_set_regs(pid_t tid, const struct user_regs_struct *regs);
 int tm_arch_get_regs(pid_t tid, struct user_regs_struct *ret);
 
-/* A frame for rt_sigreturn, below the red zone of the saved stack pointer. */
+/* A frame for rt_sigreturn, below the red zone of the saved stack pointer; in front of it perhaps
+ * one that makes a system call first. */
 struct tm_arch_frame {
-    uint64_t addr; /* where it goes in the target; its first word is the restorer's address */
-    size_t n_bytes;
+    uint64_t addr;       /* where it is in the target; its first word is the restorer's address */
+    uint64_t first_addr; /* the same of the one in front, or addr */
+    size_t n_bytes;      /* of all, from first_addr */
     uint8_t bytes[TM_ARCH_XSTATE_MAX_BYTES + 1024];
 };
 
@@ -52,11 +54,16 @@ struct tm_arch_frame {
  */
 void tm_arch_build_frame(const struct tm_arch_state *state, uint64_t restorer_addr,
                          struct tm_arch_frame *ret);
+/* Puts a frame in front that makes a system call through the gadget (syscall; ret) with all signals
+ * blocked, and returns into the other. Whoever returns to first_addr makes the call on the way. */
+void tm_arch_frame_call_first(const struct tm_arch_state *state, uint64_t gadget_addr, long number,
+                              const uint64_t args[6], struct tm_arch_frame *frame);
 /* What the stack pointer is when the restorer runs. */
 uint64_t tm_arch_frame_sp(const struct tm_arch_frame *frame);
 
-/* Registers for the system call that the gadget (syscall; ret) makes, returning into the frame. */
-void tm_arch_regs_for_syscall(const struct tm_arch_state *state, const struct tm_arch_frame *frame,
+/* Registers for the system call that the gadget makes, returning through the word at stack_addr: a
+ * frame's first. */
+void tm_arch_regs_for_syscall(const struct tm_arch_state *state, uint64_t stack_addr,
                               uint64_t gadget_addr, long number, const uint64_t args[6],
                               struct user_regs_struct *ret);
 /* Registers for a jump to entry with one argument on the stack stack_addr (multiple of 16). */

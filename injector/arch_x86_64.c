@@ -210,6 +210,7 @@ void tm_arch_build_frame(const struct tm_arch_state *state, uint64_t restorer_ad
     uint64_t top = state->regs.rsp - TM_ARCH_RED_ZONE_BYTES;
     uint64_t xstate_addr = (top - xstate_bytes - 4) & ~63ull;
     ret->addr = ((xstate_addr - sizeof(struct kernel_ucontext)) & ~15ull) - 8;
+    ret->first_addr = ret->addr;
     ret->n_bytes = (size_t)(xstate_addr + xstate_bytes + 4 - ret->addr);
     memset(ret->bytes, 0, ret->n_bytes);
     memcpy(ret->bytes, &restorer_addr, sizeof(restorer_addr));
@@ -228,6 +229,28 @@ void tm_arch_build_frame(const struct tm_arch_state *state, uint64_t restorer_ad
     memcpy(ret->bytes + 8, &context, sizeof(context));
 }
 
+/* No extended state is given: the kernel clears it, and the frame behind brings it back. */
+void tm_arch_frame_call_first(const struct tm_arch_state *state, uint64_t gadget_addr, long number,
+                              const uint64_t args[6], struct tm_arch_frame *frame)
+{
+    struct {
+        uint64_t restorer_addr;
+        struct kernel_ucontext context;
+        uint64_t padding; /* the distance between the frames is a multiple of 16 */
+    } front = {.context = {.flags = UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS,
+                           .stack_flags = 0x7,
+                           .signal_mask = ~0ull}};
+    struct user_regs_struct regs;
+    _Static_assert(sizeof(front) % 16 == 0, "the stack pointer of rt_sigreturn");
+    tm_arch_regs_for_syscall(state, frame->addr, gadget_addr, number, args, &regs);
+    fill_sigcontext(&regs, &front.context.mcontext);
+    memcpy(&front.restorer_addr, frame->bytes, sizeof(front.restorer_addr));
+    memmove(frame->bytes + sizeof(front), frame->bytes, frame->n_bytes);
+    memcpy(frame->bytes, &front, sizeof(front));
+    frame->first_addr = frame->addr - sizeof(front);
+    frame->n_bytes += sizeof(front);
+}
+
 uint64_t tm_arch_frame_sp(const struct tm_arch_frame *frame)
 {
     return frame->addr + 8;
@@ -241,13 +264,13 @@ static void start_regs(const struct tm_arch_state *state, struct user_regs_struc
     ret->eflags &= ~(EFLAGS_DF | EFLAGS_TF);
 }
 
-void tm_arch_regs_for_syscall(const struct tm_arch_state *state, const struct tm_arch_frame *frame,
+void tm_arch_regs_for_syscall(const struct tm_arch_state *state, uint64_t stack_addr,
                               uint64_t gadget_addr, long number, const uint64_t args[6],
                               struct user_regs_struct *ret)
 {
     start_regs(state, ret);
     ret->rip = gadget_addr;
-    ret->rsp = frame->addr;
+    ret->rsp = stack_addr;
     ret->rax = (unsigned long long)number;
     ret->rdi = args[0];
     ret->rsi = args[1];

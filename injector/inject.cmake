@@ -8,6 +8,7 @@ add_library(tm-inject STATIC
     inject_landing.c
     inject_libc.c
     inject_look.c
+    inject_place.c
     inject_safe.c
     inject_seccomp.c
     inject_step.c

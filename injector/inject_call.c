@@ -3,7 +3,8 @@
  * The calls on the borrowed thread. The injector may die between any two lines here, and the
  * thread must then find its own way back. So the frame for rt_sigreturn is written first, onto
  * memory that nobody uses; then the registers are set, in one system call, to a state that ends
- * in the restorer whatever happens; then signals are blocked, which the frame undoes as well.
+ * in the restorer whatever happens; then signals are blocked, which the frame undoes as well. Until
+ * the thread is about to enter the block, its way home leads through a munmap of it.
  *
  * The way back of an injector that lives is another: in an event stop the saved state is put back
  * verbatim, orig_rax and all, and the kernel restarts the interrupted system call as it does after
@@ -45,11 +46,11 @@ static uint64_t data_addr(const struct borrowed *self)
 static bool write_frame(struct borrowed *self)
 {
     struct iovec local = {self->frame.bytes, self->frame.n_bytes};
-    struct iovec remote = {(void *)(uintptr_t)self->frame.addr, self->frame.n_bytes};
+    struct iovec remote = {(void *)(uintptr_t)self->frame.first_addr, self->frame.n_bytes};
     if (process_vm_writev(self->call->pid, &local, 1, &remote, 1, 0) ==
         (ssize_t)self->frame.n_bytes)
         return true;
-    return self->call->stack_grows && tm_memory_pwrite(self->call->mem_fd, self->frame.addr,
+    return self->call->stack_grows && tm_memory_pwrite(self->call->mem_fd, self->frame.first_addr,
                                                        self->frame.bytes, self->frame.n_bytes) == 0;
 }
 
@@ -93,13 +94,14 @@ static enum tm_call_result next_syscall_stop(struct borrowed *self)
     return wait_syscall_stop(self);
 }
 
-/* One system call through the gadget; the thread stays in its exit stop. */
-static enum tm_call_result make_syscall(struct borrowed *self, long number, const uint64_t args[6],
-                                        int64_t *ret)
+/* One system call through the gadget, which returns through the word at stack_addr; the thread
+ * stays in its exit stop. */
+static enum tm_call_result make_syscall(struct borrowed *self, uint64_t stack_addr, long number,
+                                        const uint64_t args[6], int64_t *ret)
 {
     struct user_regs_struct regs;
-    tm_arch_regs_for_syscall(&self->saved, &self->frame, self->call->libc->syscall_addr, number,
-                             args, &regs);
+    tm_arch_regs_for_syscall(&self->saved, stack_addr, self->call->libc->syscall_addr, number, args,
+                             &regs);
     if (tm_arch_set_regs(self->tracee->tid, &regs) != 0)
         return TM_CALL_GONE;
     if (number == SYS_mmap) {
@@ -120,17 +122,35 @@ static enum tm_call_result make_syscall(struct borrowed *self, long number, cons
     return TM_CALL_DONE;
 }
 
+static enum tm_call_result map_at(struct borrowed *self, uint64_t place_addr, int64_t *ret)
+{
+    const int fixed = place_addr != 0 ? MAP_FIXED_NOREPLACE : 0;
+    const uint64_t args[6] = {place_addr,
+                              TM_STUB_BLOCK_BYTES,
+                              PROT_READ | PROT_EXEC,
+                              (uint64_t)(MAP_PRIVATE | MAP_ANONYMOUS | fixed),
+                              (uint64_t)-1,
+                              0};
+    return make_syscall(self, place_addr != 0 ? self->frame.first_addr : self->frame.addr, SYS_mmap,
+                        args, ret);
+}
+
+static bool is_error(int64_t result)
+{
+    return result < 0 && result > -4096;
+}
+
 static enum tm_call_result map_block(struct borrowed *self)
 {
     struct tm_call *call = self->call;
     int64_t addr = 0;
-    const uint64_t args[6] = {
-        0, TM_STUB_BLOCK_BYTES, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, (uint64_t)-1,
-        0};
-    enum tm_call_result result = make_syscall(self, SYS_mmap, args, &addr);
+    enum tm_call_result result = map_at(self, call->place_addr, &addr);
+    /* Somebody was there first. */
+    if (result == TM_CALL_DONE && call->place_addr != 0 && is_error(addr))
+        result = map_at(self, 0, &addr);
     if (result != TM_CALL_DONE)
         return result;
-    if (addr < 0 && addr > -4096) {
+    if (is_error(addr)) {
         call->error_number = (int)-addr;
         return TM_CALL_RESOURCE;
     }
@@ -269,18 +289,19 @@ static enum tm_call_result restore(struct borrowed *self)
     return TM_CALL_DONE;
 }
 
-/* Nothing of the block is in use, and it goes if there is one. */
+/* Nothing of the block is in use, and it goes if there is one: from here on the thread does that
+ * even if nobody is left to see it. */
 static enum tm_call_result go_home_with_nothing(struct borrowed *self)
 {
-    enum tm_call_result result = stop_at_restorer(self);
-    if (result == TM_CALL_DONE && self->call->block_addr != 0) {
+    enum tm_call_result result = TM_CALL_DONE;
+    if (self->call->block_addr != 0) {
         int64_t ignored;
         const uint64_t args[6] = {self->call->block_addr, TM_STUB_BLOCK_BYTES};
         self->call->deadline_ns = tm_tracee_now_ns() + HOME_BOUND_NS;
-        result = make_syscall(self, SYS_munmap, args, &ignored);
-        if (result == TM_CALL_DONE)
-            result = stop_at_restorer(self);
+        result = make_syscall(self, self->frame.addr, SYS_munmap, args, &ignored);
     }
+    if (result == TM_CALL_DONE)
+        result = stop_at_restorer(self);
     return result == TM_CALL_DONE ? restore(self) : result;
 }
 
@@ -325,25 +346,42 @@ static enum tm_call_result go_home_from_park(struct borrowed *self)
     return restore(self);
 }
 
+/* From the thread's own state to a block that is mapped and filled, with the thread in a system
+ * call's exit stop. The chosen place is known beforehand, so that the munmap of it can be on the
+ * stack before it is mapped: the worker may die at any moment. It is somewhere in the largest gap,
+ * where nobody else maps anything. */
+static enum tm_call_result place_block(struct borrowed *self)
+{
+    struct tm_call *call = self->call;
+    if (tm_arch_save(self->tracee->tid, &self->saved) != 0)
+        return TM_CALL_GONE;
+    tm_step(TM_STEP_SAVED, call->pid);
+    tm_arch_build_frame(&self->saved, call->libc->restorer_addr, &self->frame);
+    if (call->place_addr != 0) {
+        const uint64_t args[6] = {call->place_addr, TM_STUB_BLOCK_BYTES};
+        tm_arch_frame_call_first(&self->saved, call->libc->syscall_addr, SYS_munmap, args,
+                                 &self->frame);
+    }
+    if (!write_frame(self))
+        return TM_CALL_UNUSABLE;
+    tm_step(TM_STEP_FRAME, call->pid);
+    enum tm_call_result result = map_block(self);
+    if (result == TM_CALL_DONE)
+        result = fill_block(self);
+    if (result != TM_CALL_RESOURCE)
+        return result;
+    enum tm_call_result home = go_home_with_nothing(self);
+    return home == TM_CALL_DONE ? TM_CALL_RESOURCE : home;
+}
+
 enum tm_call_result tm_call_create_thread(struct tm_call *call, struct tm_tracee *tracee)
 {
     static struct borrowed self; /* some 35 KiB; the worker has one thread */
     self.call = call;
     self.tracee = tracee;
-    if (tm_arch_save(tracee->tid, &self.saved) != 0)
-        return TM_CALL_GONE;
-    tm_step(TM_STEP_SAVED, call->pid);
-    tm_arch_build_frame(&self.saved, call->libc->restorer_addr, &self.frame);
-    if (!write_frame(&self))
-        return TM_CALL_UNUSABLE;
-    tm_step(TM_STEP_FRAME, call->pid);
-    enum tm_call_result result = map_block(&self);
-    if (result == TM_CALL_DONE)
-        result = fill_block(&self);
-    if (result == TM_CALL_RESOURCE) {
-        enum tm_call_result home = go_home_with_nothing(&self);
-        return home == TM_CALL_DONE ? TM_CALL_RESOURCE : home;
-    }
+    enum tm_call_result result = place_block(&self);
+    if (result == TM_CALL_RESOURCE || result == TM_CALL_UNUSABLE)
+        return result;
     if (result == TM_CALL_DONE)
         result = enter_block(&self);
     if (result == TM_CALL_DONE && call->keep_syscall)
@@ -373,37 +411,31 @@ static bool write_slot(const struct tm_call *call, uint64_t value)
     return process_vm_writev(call->pid, &local, 1, &remote, 1, 0) == (ssize_t)sizeof(value);
 }
 
-/* The block is mapped and filled while the thread is away from its own state, as ever; the address
- * is replaced when it is back there, so that a worker that dies leaves nothing but the block. */
+/* On the way home without the munmap, and in the same moment the address is replaced: a worker that
+ * dies between the two leaves the block, and one that dies later nothing. */
+static bool leave_block_for_landing(struct borrowed *self)
+{
+    struct tm_call *call = self->call;
+    struct user_regs_struct regs;
+    tm_arch_regs_for_restorer(&self->saved, &self->frame, call->libc->restorer_addr, &regs);
+    return tm_arch_set_regs(self->tracee->tid, &regs) == 0 && write_slot(call, land_addr(call));
+}
+
 enum tm_call_result tm_call_hook_return(struct tm_call *call, struct tm_tracee *tracee)
 {
     static struct borrowed self;
     self.call = call;
     self.tracee = tracee;
-    if (tm_arch_save(tracee->tid, &self.saved) != 0)
-        return TM_CALL_GONE;
-    tm_arch_build_frame(&self.saved, call->libc->restorer_addr, &self.frame);
-    if (!write_frame(&self))
-        return TM_CALL_UNUSABLE;
-    enum tm_call_result result = map_block(&self);
-    if (result == TM_CALL_DONE)
-        result = fill_block(&self);
-    if (result == TM_CALL_RESOURCE) {
-        enum tm_call_result home = go_home_with_nothing(&self);
-        return home == TM_CALL_DONE ? TM_CALL_RESOURCE : home;
-    }
-    if (result == TM_CALL_DONE)
-        result = stop_at_restorer(&self);
-    if (result == TM_CALL_DONE)
-        result = restore(&self);
+    enum tm_call_result result = place_block(&self);
     if (result != TM_CALL_DONE)
         return result;
-    if (!write_slot(call, land_addr(call))) {
+    if (!leave_block_for_landing(&self)) {
         enum tm_call_result home = go_home_with_nothing(&self);
         return home == TM_CALL_DONE ? TM_CALL_UNUSABLE : home;
     }
     tm_step(TM_STEP_HOOKED, call->pid);
-    return TM_CALL_DONE;
+    result = stop_at_restorer(&self);
+    return result == TM_CALL_DONE ? restore(&self) : result;
 }
 
 enum tm_call_result tm_call_wait_landed(struct tm_call *call)

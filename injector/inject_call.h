@@ -27,6 +27,7 @@ struct tm_call {
     const struct tm_stub_data *data; /* the template: addresses of the block are filled in here */
     bool keep_syscall;               /* seccomp filters: never change the number of a system call */
     bool stack_grows;                /* the stack pointer is in the main thread's stack */
+    uint64_t place_addr;             /* where nothing is mapped, for the block; 0: not known */
     uint64_t deadline_ns;
     struct tm_landing landing; /* tm_call_hook_return only */
     pid_t ns_tid;              /* the same: the thread's number in its own PID namespace */

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "injector/errors.h"
+#include "injector/inject_place.h"
 #include "injector/inject_seccomp.h"
 #include "injector/inject_step.h"
 #include "inspect/memory.h"
@@ -40,6 +41,7 @@ struct worker {
     unsigned stuck_count;
     int mem_fd;
     GArray *frames;
+    uint64_t place_addr; /* for the block */
     uint64_t deadline_ns;
     bool nothing_to_stop; /* no thread that could be tried when last looked */
     bool step_out;        /* no more looking only: catch a thread on its way out of an allocator */
@@ -190,6 +192,7 @@ static struct tm_call make_call(const struct worker *self, const struct user_reg
                             .data = self->work->data,
                             .keep_syscall = self->work->keep_syscall,
                             .stack_grows = stack != NULL && strcmp(stack->path, "[stack]") == 0,
+                            .place_addr = self->place_addr,
                             .deadline_ns = tm_tracee_now_ns() + CALL_BOUND_NS};
 }
 
@@ -412,7 +415,7 @@ static bool start_worker(struct worker *self, GError **error)
 
 bool tm_inject_work(const struct tm_work *work, struct tm_work_report *ret, GError **error)
 {
-    struct worker self = {.work = work};
+    struct worker self = {.work = work, .place_addr = tm_place_find(work->modules->maps)};
     self.mem_fd = tm_memory_open(work->modules->pid);
     self.report =
         mmap(NULL, sizeof(*self.report), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -460,7 +463,10 @@ static bool next_syscall_end(struct tm_tracee *held, uint64_t deadline_ns)
 bool tm_inject_work_held(const struct tm_work *work, struct tm_tracee *held,
                          struct tm_work_report *ret)
 {
-    struct worker self = {.work = work, .report = ret, .mem_fd = tm_memory_open(work->pid)};
+    struct worker self = {.work = work,
+                          .report = ret,
+                          .mem_fd = tm_memory_open(work->pid),
+                          .place_addr = tm_place_find(work->modules->maps)};
     g_autoptr(GArray) frames = g_array_new(FALSE, FALSE, sizeof(struct tm_frame));
     uint64_t deadline_ns = tm_tracee_now_ns() + work->search_ns;
     struct user_regs_struct regs;

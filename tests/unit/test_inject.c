@@ -9,6 +9,7 @@
 #include "injector/errors.h"
 #include "injector/inject.h"
 #include "injector/inject_landing.h"
+#include "injector/inject_place.h"
 #include "injector/inject_safe.h"
 #include "injector/inject_stub.h"
 
@@ -113,7 +114,10 @@ static uint64_t frame_word(const struct tm_arch_frame *frame, size_t offset)
     return word;
 }
 
+#define SC_DI 64
+#define SC_SI 72
 #define SC_AX 104
+#define SC_SP 120
 #define SC_IP 128
 #define SC_FPSTATE 184
 
@@ -132,6 +136,49 @@ static void frames(void)
     frame_of(-1, 77, 0, &frame);
     g_assert_cmpuint(frame_word(&frame, SC_AX), ==, 77);
     g_assert_cmphex(frame_word(&frame, SC_IP), ==, 0x401002);
+}
+
+/* A system call on the way home, behind it the frame as it was. */
+static void frame_with_a_call_first(void)
+{
+    static struct tm_arch_frame frame, plain;
+    static struct tm_arch_state state;
+    const uint64_t args[6] = {0x123000, 77};
+    frame_of(SYS_read, -512, 0, &plain);
+    frame = plain;
+    tm_arch_frame_call_first(&state, 0xabc, SYS_munmap, args, &frame);
+    size_t distance = (size_t)(frame.addr - frame.first_addr);
+    g_assert_cmphex(frame.addr, ==, plain.addr);
+    g_assert_cmphex((frame.first_addr + 8) % 16, ==, 0);
+    g_assert_cmpuint(frame.n_bytes, ==, plain.n_bytes + distance);
+    g_assert_cmpmem(frame.bytes + distance, plain.n_bytes, plain.bytes, plain.n_bytes);
+    g_assert_cmpmem(frame.bytes, 8, plain.bytes, 8);
+    g_assert_cmphex(frame_word(&frame, SC_IP), ==, 0xabc);
+    g_assert_cmpuint(frame_word(&frame, SC_AX), ==, SYS_munmap);
+    g_assert_cmphex(frame_word(&frame, SC_DI), ==, 0x123000);
+    g_assert_cmpuint(frame_word(&frame, SC_SI), ==, 77);
+    g_assert_cmphex(frame_word(&frame, SC_SP), ==, frame.addr);
+    g_assert_cmphex(frame_word(&frame, SC_FPSTATE), ==, 0);
+}
+
+static void places(void)
+{
+    g_autoptr(tm_maps) usual = tm_maps_parse("555500000000-555500100000 r-xp 00000000 00:00 0\n"
+                                             "7f0000000000-7f0000100000 r-xp 00000000 00:00 0\n"
+                                             "ffffffffff600000-ffffffffff601000 --xp 00000000 "
+                                             "00:00 0 [vsyscall]\n",
+                                             NULL);
+    uint64_t first = tm_place_find(usual);
+    for (int i = 0; i < 1000; i++) {
+        uint64_t addr = tm_place_find(usual);
+        g_assert_cmphex(addr % 4096, ==, 0);
+        g_assert_cmphex(addr, >, 1ull << 40);
+        g_assert_cmphex(addr, <, 0x555500000000 - (1ull << 40));
+    }
+    g_assert_cmphex(first, !=, tm_place_find(usual));
+    g_autoptr(tm_maps) full =
+        tm_maps_parse("001000000000-7fff00000000 ---p 00000000 00:00 0\n", NULL);
+    g_assert_cmphex(tm_place_find(full), ==, 0);
 }
 
 static void stub_fits(void)
@@ -173,6 +220,8 @@ int main(int argc, char **argv)
     g_test_add_func("/inject/landing/names", allocator_names);
     g_test_add_func("/inject/arch/restart-calls", restart_calls);
     g_test_add_func("/inject/arch/frames", frames);
+    g_test_add_func("/inject/arch/frame-with-a-call-first", frame_with_a_call_first);
+    g_test_add_func("/inject/place/gaps", places);
     g_test_add_func("/inject/stub/fits", stub_fits);
     g_test_add_func("/inject/refusals", refusals);
     return g_test_run();

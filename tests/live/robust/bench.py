@@ -189,6 +189,13 @@ def count_of(victim, index=100):
     return struct.unpack_from("<Q", victim._page, 8 * index)[0]
 
 
+def blocks(pid):
+    """Anonymous memory that can be executed: where tm-attach's code lies until the payload is in."""
+    with open("/proc/%d/maps" % pid) as file:
+        lines = [line.split() for line in file]
+    return sorted(words[0] for words in lines if len(words) < 6 and "x" in words[1])
+
+
 def beats_on(process, lines=2):
     """A native victim goes on saying "beat"."""
     for _ in range(lines):

@@ -8,8 +8,11 @@ import subprocess
 import sys
 import threading
 
-from robust.bench import BIN, STEPS, case, facts, run
+from robust.bench import BIN, STEPS, blocks, case, facts, run
 from victim import capture, read_status, wait_until
+
+# At these the borrowed thread has not yet entered the block, and takes it away by itself.
+BEFORE_THE_BLOCK = STEPS[:STEPS.index("call")]
 
 
 def at_every_step(name, what, check, **env):
@@ -22,8 +25,11 @@ def at_every_step(name, what, check, **env):
 
 def signalled(b, step, what, env):
     victim = b.start("blocked.py", "event")
+    before = blocks(victim.pid)
     b.inject(victim.pid, TM_DEBUG_STEP="%s:%s" % (step, what), **env)
     victim.assert_advances()
+    if step in BEFORE_THE_BLOCK:
+        wait_until(lambda: blocks(victim.pid) == before, "the block to go", 10)
     wait_until(lambda: facts(victim.pid)["SigBlk"] == "0", "the thread to be home", 10)
     assert read_status(victim.pid)["TracerPid"] == "0", step
     again = b.inject(victim.pid)

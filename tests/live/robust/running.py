@@ -6,7 +6,7 @@ import sys
 import threading
 
 from pythons import find_pythons
-from robust.bench import BIN, HELPER, Impossible, beats_on, case, count_of
+from robust.bench import BIN, HELPER, Impossible, beats_on, blocks, case, count_of
 from victim import read_status, wait_until
 
 
@@ -57,29 +57,23 @@ def sigtrap_handled(b):
     return "attached"
 
 
-@case("blocked in", "calls with a time-out: none cut short, none longer")
-def timeouts(b):
-    for kind in "nanosleep clock-nanosleep poll ppoll select sem-timedwait".split():
-        victim = b.native(os.path.join(BIN, "tm-victim-calls"), kind)
-        for _ in range(5):
-            b.must_inject(victim.pid, "--any")
-        beats_on(victim)
-        os.kill(victim.pid, signal.SIGKILL)
-    return "attached"
-
-
-@case("blocked in", "epoll_wait, sigtimedwait, semop without a time-out: no EINTR")
-def endless_calls(b):
+def met_in_calls(b, kinds, wake=b"", beats=2):
     """Called straight, so that nothing between the program and the kernel tries again."""
-    for kind in "epoll-wait sigtimedwait semop".split():
+    for kind in kinds.split():
         victim = b.native(os.path.join(BIN, "tm-victim-calls"), kind)
         for _ in range(5):
             b.must_inject(victim.pid, "--any")
-        victim.stdin.write(b"\n")
+        victim.stdin.write(wake)
         victim.stdin.flush()
-        beats_on(victim, 1)
+        beats_on(victim, beats)
         os.kill(victim.pid, signal.SIGKILL)
     return "attached"
+
+
+case("blocked in", "calls with a time-out: none cut short, none longer")(
+    lambda b: met_in_calls(b, "nanosleep clock-nanosleep poll ppoll select sem-timedwait"))
+case("blocked in", "epoll_wait, sigtimedwait, semop without a time-out: no EINTR")(
+    lambda b: met_in_calls(b, "epoll-wait sigtimedwait semop", b"\n", 1))
 
 
 SLEEPER = """
@@ -280,17 +274,19 @@ def map_count(pid):
 
 @case("allocators", "stepping out of malloc: 8 threads that only allocate, one arena")
 def step_out(b):
-    """The program ends where a block is not what it was. Twice the worker dies when the address is
-    replaced: the thread that it was replaced for still comes to no harm."""
+    """The program ends where a block is not what it was. The worker dies on the way there, and when
+    the address is replaced: the thread that it was replaced for still comes to no harm."""
     victim = b.native(os.path.join(BIN, "tm-victim-churn"), "8", "1")
     for i in range(int(os.environ.get("TM_TEST_STEP_OUTS", "12"))):
         b.must_inject(victim.pid, "--any", "--step-out")
-        if i % 6 == 0:
-            b.inject(victim.pid, "--any", "--step-out", TM_DEBUG_STEP="hooked:die")
+        if i % 3 == 0:
+            step = ("frame", "mmap", "written", "hooked")[i // 3 % 4]
+            b.inject(victim.pid, "--any", "--step-out", TM_DEBUG_STEP=step + ":die")
     beats_on(victim)
     wait_until(lambda: len(os.listdir("/proc/%d/task" % victim.pid)) == 9, "the late threads' end")
     with open("/proc/%d/maps" % victim.pid) as file:
         assert "tm-payload" not in file.read()
+    wait_until(lambda: blocks(victim.pid) == [], "the blocks to go")
     beats_on(victim)
     return "attached"
 

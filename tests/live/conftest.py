@@ -8,7 +8,8 @@ import tempfile
 import pytest
 
 from pythons import find_pythons
-from tools import BIN_DIR
+from passive import QUIET
+from tools import BIN_DIR, must, tm_attach
 from victim import Victim
 
 PYTHONS = find_pythons()
@@ -70,6 +71,20 @@ def start_victim(tmp_path):
     yield start
     for victim in started:
         victim.end()
+
+
+@pytest.fixture
+def traced(start_victim, tmp_path):
+    """traced(python, "reads.py", *args, options=(...)): a victim under trace that has allocated and
+    is blocked."""
+    def start(python, script="reads.py", *args, **more):
+        victim = start_victim(python, script, *args)
+        victim.prepare(500)
+        must(tm_attach(*(QUIET + tuple(more.get("options", ())) + (victim.pid,)), cwd=tmp_path))
+        victim.leak(500, 1000)
+        victim.wait_until_blocked()
+        return victim
+    return start
 
 
 @pytest.fixture

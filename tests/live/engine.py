@@ -6,6 +6,8 @@ library is loaded twice: `lib` keeps the GIL during a call, `free` gives it up."
 import ctypes
 import os
 
+import tms
+
 LIB_DIR = os.environ["TM_LIB_DIR"]
 
 
@@ -95,3 +97,27 @@ def snapshot(path, with_traces=True, counter=1):
     if status != 0:
         raise EngineError("%d: %s" % (status, result.message.decode()))
     return result
+
+
+def check_tracebacks(path, key, expected, limits):
+    """Each block of `expected`, {key of a trace: [(file, function, line)]}, is in a snapshot with these
+    frames, as far as one of the limits goes. Returns how many there are."""
+    snapshot(path)
+    file = tms.File(path)
+    file.check()
+    found, wrong = 0, []
+    for trace in file.traces:
+        frames = expected.get(key(trace))
+        if frames is None or trace.domain != 2:
+            continue
+        found += 1
+        ours = [(f.file, f.function, f.line) for f in file.frames(trace.node)]
+        if ours not in [frames[:limit] for limit in limits]:
+            wrong.append((ours, frames))
+    for ours, frames in wrong[:3]:
+        print("wrong", len(ours), len(frames))
+        for pair in zip(ours, frames):
+            print("  %-5s %s %s" % ((pair[0] == pair[1],) + pair))
+    assert not wrong, len(wrong)
+    assert found == len(expected), (found, len(expected))
+    return found

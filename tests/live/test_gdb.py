@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from passive import QUIET, TM_GDB, gdb, make_core, whole
+from passive import TM_GDB, gdb, make_core, whole
 from tms import File
 from tools import BIN_DIR, must, snapshot, tm_attach
 from victim import marked_line, read_status, wait_until
@@ -20,18 +20,6 @@ COMMANDS = ("tm-attach", "tm-block", "tm-diff", "tm-help", "tm-snapshot", "tm-st
 
 def tm_gdb(*words, **options):
     return gdb("-x", TM_GDB, *words, **options)
-
-
-@pytest.fixture
-def traced(start_victim, tmp_path):
-    def start(python, script="reads.py"):
-        victim = start_victim(python, script)
-        victim.prepare(500)
-        must(tm_attach(*(QUIET + (victim.pid,)), cwd=tmp_path))
-        victim.leak(500, 1000)
-        victim.wait_until_blocked()
-        return victim
-    return start
 
 
 def test_stopped_process_and_core_equal_the_agents(python, traced, tmp_path):

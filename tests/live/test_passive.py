@@ -11,7 +11,7 @@ import subprocess
 
 import pytest
 
-from passive import QUIET, TM_GDB, differences, extract, gdb, make_core, whole, writable_memory
+from passive import TM_GDB, differences, extract, gdb, make_core, whole, writable_memory
 from tms import File
 from tools import must, snapshot, tm_analyze, tm_attach
 from victim import read_status, wait_until
@@ -22,13 +22,9 @@ SYS_EXIT = 60  # of the thread alone; exit_group is another call
 
 
 @pytest.fixture
-def traced(start_victim, tmp_path):
-    """traced(python, script): a victim under trace that has allocated and is blocked."""
-    def start(python, script="reads.py", options=()):
-        victim = start_victim(python, script)
-        victim.prepare(500)
-        must(tm_attach(*(QUIET + tuple(options) + (victim.pid,)), cwd=tmp_path))
-        victim.leak(500, 1000)
+def traced(traced):
+    def start(*args, **more):
+        victim = traced(*args, **more)
         victim.leak(2, 40 << 20)  # sizes that do not fit into an entry
         victim.wait_until_blocked()
         return victim

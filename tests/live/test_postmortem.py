@@ -9,21 +9,11 @@ import pytest
 
 from coredumpctl import Systemd
 from debuginfod import Server, separate
-from passive import QUIET, differences, extract, make_core, whole
+from passive import differences, extract, make_core, whole
 from tms import File
 from tools import must, snapshot, tm_analyze, tm_attach
 
-
-@pytest.fixture
-def traced(start_victim, tmp_path):
-    def start(python):
-        victim = start_victim(python, "reads.py", "an argument", "x" * 200)
-        victim.prepare(500)
-        must(tm_attach(*(QUIET + (victim.pid,)), cwd=tmp_path))
-        victim.leak(500, 1000)
-        victim.wait_until_blocked()
-        return victim
-    return start
+WITH_ARGUMENTS = ("reads.py", "an argument", "x" * 200)
 
 
 @pytest.fixture
@@ -44,7 +34,7 @@ def test_core_of_the_kernel(any_python, traced, tmp_path):
         pattern = file.read().strip()
     if "/" in pattern or "|" in pattern or "%" in pattern.replace("%p", ""):
         pytest.skip("cores go to %s" % pattern)
-    victim = traced(any_python)
+    victim = traced(any_python, *WITH_ARGUMENTS)
     agent = File(snapshot(victim, tmp_path))
     subprocess.check_call(["prlimit", "--core=unlimited", "--pid", str(victim.pid)])
     os.kill(victim.pid, signal.SIGABRT)
@@ -57,7 +47,7 @@ def test_core_of_the_kernel(any_python, traced, tmp_path):
 
 def test_damaged_cores(any_python, traced, tmp_path):
     """Truncated, foreign, with flipped bits: a snapshot that verifies, or one line and exit 1."""
-    victim = traced(any_python)
+    victim = traced(any_python, *WITH_ARGUMENTS)
     path = make_core(victim.pid, tmp_path / "core")
     out = tmp_path / "out.tms"
 
@@ -78,7 +68,7 @@ def test_damaged_cores(any_python, traced, tmp_path):
 
 def test_coredumpctl(any_python, traced, can_mount, tmp_path):
     systemd = Systemd()
-    victim = traced(any_python)
+    victim = traced(any_python, *WITH_ARGUMENTS)
     agent = File(snapshot(victim, tmp_path))
     core = make_core(victim.pid, tmp_path / "core")
     said = systemd.dump(victim.pid, core, tmp_path / "dumped")

@@ -12,7 +12,6 @@ import sys
 import threading
 
 import engine
-import tms
 
 PATH, MARKS, SEED = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 LIMITS = [int(arg) for arg in sys.argv[4:]]
@@ -256,24 +255,8 @@ def main():
     for thread in threads:
         thread.join()
     assert not failures, failures
-    engine.snapshot(PATH)
-    snapshot = tms.File(PATH)
-    snapshot.check()
-    found, wrong = 0, []
-    for trace in snapshot.traces:
-        frames = expected.get(trace.address)
-        if frames is None or trace.domain != 2:
-            continue
-        found += 1
-        ours = [(f.file, f.function, f.line) for f in snapshot.frames(trace.node)]
-        if ours not in [frames[:limit] for limit in LIMITS]:
-            wrong.append((ours, frames))
-    for ours, frames in wrong[:3]:
-        print("wrong", len(ours), len(frames))
-        for pair in zip(ours, frames):
-            print("  %-5s %s %s" % ((pair[0] == pair[1],) + pair))
-    assert not wrong, len(wrong)
-    assert found == len(expected) == len(blocks), (found, len(expected), len(blocks))
+    found = engine.check_tracebacks(PATH, lambda trace: trace.address, expected, LIMITS)
+    assert found == len(blocks), (found, len(blocks))
     for one in list(suspended):
         one.close()
     print("stacks", found)

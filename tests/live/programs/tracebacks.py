@@ -10,7 +10,6 @@ import sys
 import threading
 
 import engine
-import tms
 
 PATH, LIMIT = sys.argv[1], int(sys.argv[2])
 expected = {}  # size -> [(file, function, line)]
@@ -31,7 +30,7 @@ def mark(*ignored):
         frame = frame.f_back
     frames[0] = frames[0][:2] + (line,)
     blocks.append(block)
-    expected[sys.getsizeof(block)] = frames[:LIMIT]
+    expected[sys.getsizeof(block)] = frames
     return 0
 
 
@@ -241,22 +240,7 @@ def main():
     sys.setrecursionlimit(5000)
     recurse(1500)
     recurse(1500)
-    engine.snapshot(PATH)
-    snapshot = tms.File(PATH)
-    snapshot.check()
-    found, wrong = 0, []
-    for trace in snapshot.traces:
-        frames = expected.get(trace.size)
-        if frames is None or trace.domain != 2:
-            continue
-        found += 1
-        ours = [(f.file, f.function, f.line) for f in snapshot.frames(trace.node)]
-        if ours != frames:
-            wrong.append((ours[:4], frames[:4], len(ours), len(frames)))
-    for item in wrong[:5]:
-        print("wrong", item)
-    assert not wrong, len(wrong)
-    assert found == len(expected), (found, len(expected))
+    found = engine.check_tracebacks(PATH, lambda trace: trace.size, expected, [LIMIT])
     print("tracebacks", found)
 
 

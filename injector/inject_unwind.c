@@ -16,6 +16,7 @@
 #define CACHE_BYTES 65536u
 #define CACHE_WAYS 4u
 #define STACK_DEPTH 16u
+#define PAGE_BYTES 4096u
 
 struct unwind_module {
     const struct tm_module *module;
@@ -118,6 +119,25 @@ void tm_unwinder_free(tm_unwinder *unwinder)
     }
     g_free(unwinder->items);
     g_free(unwinder);
+}
+
+static void load_section(const tm_elf *elf, const char *name)
+{
+    GElf_Shdr header;
+    const Elf_Data *data = tm_elf_section(elf, name, &header);
+    const volatile uint8_t *bytes = data != NULL ? data->d_buf : NULL;
+    for (size_t at = 0; bytes != NULL && at < data->d_size; at += PAGE_BYTES)
+        (void)bytes[at];
+}
+
+void tm_unwinder_load(const tm_unwinder *unwinder)
+{
+    for (size_t i = 0; i < unwinder->modules->count; i++) {
+        if (unwinder->items[i].cfi == NULL)
+            continue;
+        load_section(unwinder->modules->items[i].elf, ".eh_frame_hdr");
+        load_section(unwinder->modules->items[i].elf, ".eh_frame");
+    }
 }
 
 void tm_unwinder_forget_memory(tm_unwinder *unwinder)

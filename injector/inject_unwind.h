@@ -33,6 +33,9 @@ typedef struct tm_unwinder tm_unwinder;
  * libc are borrowed until tm_unwinder_free. */
 tm_unwinder *tm_unwinder_new(tm_modules *modules, const struct tm_inject_libc *libc);
 void tm_unwinder_free(tm_unwinder *unwinder);
+/* Reads the .eh_frame of all modules into memory. For each process: after a fork they would be
+ * faulted in anew, page by page, while somebody is stopped. */
+void tm_unwinder_load(const tm_unwinder *unwinder);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(tm_unwinder, tm_unwinder_free)
 
 /* Walks from the registers outwards. frames (of struct tm_frame) is emptied first. True where the

@@ -52,20 +52,27 @@ struct candidate {
     unsigned rank; /* lower is better */
 };
 
-/* The system call a thread sleeps in, or -1 where it runs or it cannot be said. */
-static long sleeping_in(pid_t pid, pid_t tid)
+/* Where a thread sleeps, as the kernel shows it of one that is not stopped. */
+struct sleep {
+    long number; /* of the system call; -1 where it is in none, or runs */
+    uint64_t sp, pc;
+};
+
+static bool read_sleep(pid_t pid, pid_t tid, struct sleep *ret)
 {
-    char path[96], text[64];
+    char path[96], text[256];
+    *ret = (struct sleep){.number = -1};
     snprintf(path, sizeof(path), "/proc/%d/task/%d/syscall", (int)pid, (int)tid);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
-        return -1;
+        return false;
     ssize_t n = read(fd, text, sizeof(text) - 1);
     close(fd);
-    if (n <= 0)
-        return -1;
-    text[n] = '\0';
-    return g_ascii_isdigit(text[0]) ? atol(text) : -1;
+    text[n > 0 ? n : 0] = '\0';
+    if (sscanf(text, "%ld %*x %*x %*x %*x %*x %*x %lx %lx", &ret->number, &ret->sp, &ret->pc) == 3)
+        return true;
+    ret->number = -1;
+    return sscanf(text, "-1 %lx %lx", &ret->sp, &ret->pc) == 2;
 }
 
 /* Sleeping threads stop at once and are where they say; those that run may be anywhere; calls
@@ -79,11 +86,12 @@ static bool rank_thread(const struct worker *self, pid_t tid, struct candidate *
     ret->tid = tid;
     switch (tm_process_thread_state(self->work->pid, tid)) {
     case 'S': {
-        long number = sleeping_in(self->work->pid, tid);
+        struct sleep sleep;
+        read_sleep(self->work->pid, tid, &sleep);
         if (self->work->leader_first && tid == self->work->pid)
             ret->rank = 0;
         else
-            ret->rank = number < 0 ? 1 : tm_arch_syscall_is_fragile(number) ? 3 : 0;
+            ret->rank = sleep.number < 0 ? 1 : tm_arch_syscall_is_fragile(sleep.number) ? 3 : 0;
         return true;
     }
     case 'R':
@@ -154,14 +162,33 @@ static void count_stop(struct worker *self, const struct tm_tracee *tracee,
     self->report->worst_wait_ns = MIN(waited, stop_ns);
 }
 
-static enum tm_verdict judge(struct worker *self, const struct user_regs_struct *regs)
+static enum tm_verdict judge(struct worker *self, const uint64_t dwarf_regs[TM_ARCH_DWARF_REGS],
+                             long in_syscall)
+{
+    tm_unwinder_forget_memory(self->work->unwinder);
+    bool complete = tm_unwinder_walk(self->work->unwinder, dwarf_regs, self->frames);
+    return tm_inject_judge(self->work->unwinder, self->frames, complete, in_syscall);
+}
+
+static enum tm_verdict judge_regs(struct worker *self, const struct user_regs_struct *regs)
 {
     uint64_t dwarf_regs[TM_ARCH_DWARF_REGS];
     tm_arch_dwarf_regs(regs, dwarf_regs);
-    tm_unwinder_forget_memory(self->work->unwinder);
-    bool complete = tm_unwinder_walk(self->work->unwinder, dwarf_regs, self->frames);
-    return tm_inject_judge(self->work->unwinder, self->frames, complete,
-                           tm_arch_syscall_number(regs));
+    return judge(self, dwarf_regs, tm_arch_syscall_number(regs));
+}
+
+/* The stack of a thread that sleeps is there to be read before the thread is stopped. Nothing is
+ * concluded from it, it may wake at any moment; but all that the walk needs is worked out, and in
+ * memory, when it is done again. */
+static void rehearse(struct worker *self, pid_t tid)
+{
+    uint64_t dwarf_regs[TM_ARCH_DWARF_REGS] = {0};
+    struct sleep sleep;
+    if (!read_sleep(self->work->pid, tid, &sleep))
+        return;
+    dwarf_regs[TM_ARCH_DWARF_SP] = sleep.sp;
+    dwarf_regs[TM_ARCH_DWARF_PC] = sleep.pc;
+    judge(self, dwarf_regs, sleep.number);
 }
 
 static enum tm_work_result call_result(struct worker *self, const struct tm_call *call,
@@ -271,6 +298,7 @@ static bool is_the_same(const struct worker *self)
 static enum tm_work_result try_thread(struct worker *self, pid_t tid)
 {
     struct tm_tracee tracee;
+    rehearse(self, tid);
     int rc = tm_tracee_seize(&tracee, tid);
     if (rc == -EPERM) {
         /* Zombies are refused with EPERM too. */
@@ -300,7 +328,7 @@ static enum tm_work_result try_thread(struct worker *self, pid_t tid)
     if (tm_arch_get_regs(tid, &regs) == 0 &&
         (!tm_arch_restart_fragile(&regs, self->work->restart) ||
          tm_arch_set_regs(tid, &regs) == 0)) {
-        enum tm_verdict verdict = judge(self, &regs);
+        enum tm_verdict verdict = judge_regs(self, &regs);
         self->report->verdicts[verdict]++;
         long number = -1;
         if (verdict == TM_VERDICT_SAFE && self->work->keep_syscall &&
@@ -391,6 +419,7 @@ static G_GNUC_NORETURN void run_worker(struct worker *self)
     shield_from_signals();
     self->frames = g_array_new(FALSE, FALSE, sizeof(struct tm_frame));
     self->report->result = TM_WORK_UNFINISHED;
+    tm_unwinder_load(self->work->unwinder);
     enum tm_work_result result = search(self);
     /* Published last: tm-attach reads the report after the worker's end. */
     self->report->result = result;
@@ -476,7 +505,7 @@ bool tm_inject_work_held(const struct tm_work *work, struct tm_tracee *held,
         held->interrupted_ns = tm_tracee_now_ns();
         if (self.mem_fd < 0 || tm_arch_get_regs(held->tid, &regs) != 0)
             break;
-        if (judge(&self, &regs) == TM_VERDICT_SAFE) {
+        if (judge_regs(&self, &regs) == TM_VERDICT_SAFE) {
             ret->result = borrow(&self, held, &regs);
             count_stop(&self, held, waited_ns(held->tid));
             break;

@@ -49,13 +49,41 @@ static bool write_all(int fd, GBytes *bytes)
     return true;
 }
 
+static bool is_memfd(const char *link, const char *name)
+{
+    g_autofree char *target = g_file_read_link(link, NULL);
+    g_autofree char *wanted = g_strdup_printf("/memfd:%s (deleted)", name);
+    return target != NULL && strcmp(target, wanted) == 0;
+}
+
 /* The memfd is reached through the target's table of descriptors: no path of the target's mount
- * namespace is needed. */
-static bool hand_over(const struct tm_boot_watch *watch, int target_fd, GError **error)
+ * namespace is needed. The process may have called exec meanwhile, or its number may be another's
+ * by now, and the descriptor's number with it: what lies behind it is looked at before it is opened
+ * for writing. */
+static int open_memfd(const struct tm_boot_watch *watch, const struct tm_stub_data *data)
+{
+    g_autofree char *path =
+        g_strdup_printf("/proc/%d/fd/%d", (int)watch->living_pid, data->payload_fd);
+    int handle = open(path, O_PATH | O_CLOEXEC);
+    if (handle < 0)
+        return -1;
+    g_autofree char *own_path = g_strdup_printf("/proc/self/fd/%d", handle);
+    int fd = -1;
+    if (is_memfd(own_path, data->memfd_name))
+        fd = open(own_path, O_WRONLY | O_CLOEXEC);
+    else
+        errno = ESRCH;
+    int number = errno;
+    close(handle);
+    errno = number;
+    return fd;
+}
+
+static bool hand_over(const struct tm_boot_watch *watch, struct tm_stub_data *data, GError **error)
 {
     tm_step(TM_STEP_MEMFD, watch->pid);
-    g_autofree char *path = g_strdup_printf("/proc/%d/fd/%d", (int)watch->living_pid, target_fd);
-    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    data->memfd_name[sizeof(data->memfd_name) - 1] = '\0';
+    int fd = open_memfd(watch, data);
     bool written = fd >= 0 && write_all(fd, watch->payload);
     int number = errno;
     if (fd >= 0)
@@ -150,14 +178,14 @@ static void set_gone(const struct tm_boot_watch *watch, GError **error)
                 "process %d ended or called exec while the payload started", (int)watch->pid);
 }
 
-enum poll { POLL_ON, POLL_DONE, POLL_FAILED };
+enum poll { POLL_ON, POLL_DONE, POLL_FAILED, POLL_GONE };
 
 static enum poll poll_once(const struct tm_boot_watch *watch, struct tm_stub_data *data,
                            bool *handed_over, GError **error)
 {
     if (!read_block(watch, data)) {
         set_gone(watch, error);
-        return POLL_FAILED;
+        return POLL_GONE;
     }
     switch (data->boot.phase) {
     case TM_BOOT_RUNNING:
@@ -173,7 +201,7 @@ static enum poll poll_once(const struct tm_boot_watch *watch, struct tm_stub_dat
     }
     if (!*handed_over && data->payload_fd >= 0) {
         *handed_over = true;
-        return hand_over(watch, data->payload_fd, error) ? POLL_ON : POLL_FAILED;
+        return hand_over(watch, data, error) ? POLL_ON : POLL_FAILED;
     }
     return POLL_ON;
 }
@@ -196,6 +224,9 @@ bool tm_inject_boot(const struct tm_boot_watch *watch, struct tm_boot *ret, GErr
             tm_step(TM_STEP_RUNNING, watch->pid);
             return true;
         }
+        /* Nothing is written where the block no longer is. */
+        if (result == POLL_GONE)
+            return false;
         if (result == POLL_FAILED)
             break;
         if (data.boot.phase == TM_BOOT_WAIT_GIL && !gil_counted) {

@@ -50,6 +50,8 @@ void tm_step(enum tm_step step, pid_t target)
             kill(target, SIGUSR1);
     } else if (strcmp(what, "int") == 0 || strcmp(what, "term") == 0) {
         kill(is_in_worker(step) ? getppid() : getpid(), *what == 'i' ? SIGINT : SIGTERM);
+    } else if (strcmp(what, "pause") == 0) {
+        kill(getpid(), SIGSTOP);
     } else if (strcmp(what, "stop") == 0) {
         const char *text = getenv("TM_DEBUG_STOP_MS");
         long ms = text != NULL ? atol(text) : 1000;

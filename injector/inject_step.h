@@ -3,8 +3,8 @@
  * Named moments of an injection, at which the tests let things go wrong. TM_DEBUG_STEP=NAME:WHAT
  * in the environment does WHAT at the moment NAME: "die" kills the process that is there (worker
  * or tm-attach), "kill" kills the target, "stop" stops the process for TM_DEBUG_STOP_MS (a second
- * without it), "exit" makes both tm-attach and the worker die, "int" and "term" send tm-attach that
- * signal, "usr1" sends the target one. Nothing happens without it.
+ * without it), "pause" until it gets SIGCONT, "exit" makes both tm-attach and the worker die, "int"
+ * and "term" send tm-attach that signal, "usr1" sends the target one. Nothing happens without it.
  */
 #pragma once
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
  * tm-inject-test PID [--any] [--payload FILE] [--stay] [--step-out] [--search-ms N] [--boot-ms N]
+ *                [--gil-ms N]
  *
  * Injects the toy payload, looks whether its heartbeat goes on, tells it to leave and waits until
  * it is gone. Prints "key=value" words on one line; exits with the status of the error.
@@ -23,7 +24,7 @@
 
 static char *payload_path;
 static gboolean any, stay, check_only, step_out;
-static int search_ms, boot_ms;
+static int search_ms, boot_ms, gil_ms;
 
 static const GOptionEntry entries[] = {
     {"any", 0, 0, G_OPTION_ARG_NONE, &any, "Take any program, not only Python", NULL},
@@ -33,6 +34,7 @@ static const GOptionEntry entries[] = {
     {"payload", 0, 0, G_OPTION_ARG_FILENAME, &payload_path, "Another payload", "FILE"},
     {"search-ms", 0, 0, G_OPTION_ARG_INT, &search_ms, "Bound of the search", "N"},
     {"boot-ms", 0, 0, G_OPTION_ARG_INT, &boot_ms, "Bound of the start", "N"},
+    {"gil-ms", 0, 0, G_OPTION_ARG_INT, &gil_ms, "Bound of the wait for the GIL", "N"},
     {NULL, 0, 0, 0, NULL, NULL, NULL},
 };
 
@@ -79,6 +81,7 @@ int main(int argc, char **argv)
     struct tm_inject_request request = {.pid = atoi(argv[1]),
                                         .search_ms = (uint32_t)search_ms,
                                         .boot_ms = (uint32_t)boot_ms,
+                                        .gil_ms = (uint32_t)gil_ms,
                                         .search = step_out ? TM_INJECT_SEARCH_STEP_OUT
                                                            : TM_INJECT_SEARCH_AUTO,
                                         .want = any ? TM_INJECT_WANT_ANY : TM_INJECT_WANT_PYTHON};

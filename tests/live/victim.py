@@ -102,9 +102,10 @@ def capture(pid):
 class Victim:
     """Starts victims/SCRIPT under a Python, with pipes to and from it and a page shared with it.
 
-    user: a user id to run as (needs root). limits: a dict of resource.RLIMIT_* to set in it."""
+    user: a user id to run as (needs root). limits: a dict of resource.RLIMIT_* to set in it.
+    pass_fds: descriptors of ours that it inherits."""
 
-    def __init__(self, python, script, args, folder, user=None, limits=None):
+    def __init__(self, python, script, args, folder, user=None, limits=None, pass_fds=()):
         self.python = python
         self.script = os.path.join(VICTIMS, script)
         os.makedirs(str(folder), exist_ok=True)
@@ -128,7 +129,7 @@ class Victim:
         self.process = subprocess.Popen(
             prefix + [python.path, self.script] + [str(arg) for arg in args], env=env,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=self.folder if user is None else "/",
-            preexec_fn=prepare if limits else None)
+            preexec_fn=prepare if limits else None, pass_fds=pass_fds)
         self.pid = self.process.pid
         self._unread = b""
         self.threads = None

@@ -196,6 +196,12 @@ def blocks(pid):
     return sorted(words[0] for words in lines if len(words) < 6 and "x" in words[1])
 
 
+def system_call(pid):
+    """The number of the one that the main thread sleeps in, as text (1: write on x86-64)."""
+    with open("/proc/%d/syscall" % pid) as file:
+        return file.read().split()[0]
+
+
 def beats_on(process, lines=2):
     """A native victim goes on saying "beat"."""
     for _ in range(lines):

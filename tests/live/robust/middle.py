@@ -8,7 +8,8 @@ import subprocess
 import sys
 import threading
 
-from robust.bench import BIN, STEPS, blocks, case, facts, run
+from robust.bench import (BIN, STEPS, Impossible, blocks, case, facts, may_unshare, need_root,
+                          run)
 from victim import capture, read_status, wait_until
 
 # At these the borrowed thread has not yet entered the block, and takes it away by itself.
@@ -62,6 +63,21 @@ at_every_step("the injector stopped at every step", "stop", signalled,
               TM_DEBUG_STOP_MS=os.environ.get("TM_TEST_STOP_MS", "400"))
 at_every_step("the target killed at every step", "kill", killed)
 at_every_step("the target calls exec at every step", "usr1", execs)
+
+
+@case("in the middle", "the target ends, and its number is another process' by now")
+def number_used_again(b):
+    """The other process is not stopped, and nothing is written to it or into its files."""
+    need_root()
+    namespace = ["--pid", "--fork", "--mount-proc", "--kill-child"]
+    may_unshare(*namespace)
+    if not os.path.exists("/proc/sys/kernel/ns_last_pid"):
+        raise Impossible("this kernel lets nobody choose a PID (no CONFIG_CHECKPOINT_RESTORE)")
+    script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "reuse.py")
+    for step in ("looked", "worked", "memfd", "filled", "ready"):
+        done = run(["unshare"] + namespace + [sys.executable, script, b.python.path, step, b.folder])
+        assert done.status == 0 and done.out.startswith("58 error=died"), (step, done)
+    return "refused, status 58; the other process unharmed"
 
 
 @case("over time", "cycles of attach and detach leak nothing", True)

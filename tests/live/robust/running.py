@@ -2,11 +2,12 @@
 """Where the threads of a live target may be, and what they may be doing."""
 import os
 import signal
+import subprocess
 import sys
 import threading
 
 from pythons import find_pythons
-from robust.bench import BIN, HELPER, Impossible, beats_on, blocks, case, count_of
+from robust.bench import BIN, HELPER, Impossible, beats_on, blocks, case, count_of, system_call
 from victim import read_status, wait_until
 
 
@@ -107,6 +108,53 @@ def no_gil_yet(b):
         with open("/proc/%d/maps" % sleeper.pid) as file:
             assert "tm-payload" not in file.read()
     return "attached"
+
+
+IN_C = """
+import faulthandler, fcntl, os, sys, time
+ends = os.pipe()
+fcntl.fcntl(ends[1], fcntl.F_SETFL, os.O_NONBLOCK)
+try:
+    while True:
+        os.write(ends[1], b"x")
+except OSError:
+    pass
+fcntl.fcntl(ends[1], fcntl.F_SETFL, 0)
+sys.stdout.write("ready %d\\n" % ends[0])
+sys.stdout.flush()
+faulthandler.dump_traceback(os.fdopen(ends[1], "wb", 0))
+while True:
+    sys.stdout.write("beat\\n")
+    sys.stdout.flush()
+    time.sleep(0.05)
+"""
+
+
+@case("busy", "in C, with no GIL made yet, for longer than tm-attach waits (up to 3.6)")
+def no_gil_and_no_python(b):
+    """faulthandler writes to a full pipe as if there were a GIL to hold. The pending call stays until
+    Python is executed again; then the thread and the payload go."""
+    pythons = [p for p in find_pythons() if (3, 3) <= p.version[:2] < (3, 7)]
+    if not pythons:
+        raise Impossible("no Python from 3.3 to 3.6 is installed")
+    payload = os.path.join(os.path.dirname(HELPER), "libtm-payload.so")
+    for b.python in pythons:
+        program = subprocess.Popen([b.python.path, "-c", IN_C], stdout=subprocess.PIPE)
+        b.undo.append(program.kill)
+        pipe = int(program.stdout.readline().split()[1])
+        wait_until(lambda: system_call(program.pid) == "1", "the write to block")
+        words = b.inject(program.pid, "--payload", payload, "--gil-ms", "300")
+        assert words["status"] == 56, words
+        assert len(os.listdir("/proc/%d/task" % program.pid)) == 2
+        with open("/proc/%d/fd/%d" % (program.pid, pipe), "rb", 0) as file:
+            file.read(65536)
+            beats_on(program)
+        wait_until(lambda: len(os.listdir("/proc/%d/task" % program.pid)) == 1, "the agent's end")
+        with open("/proc/%d/maps" % program.pid) as file:
+            assert "tm-payload" not in file.read()
+        b.cycle(program.pid)
+        beats_on(program)
+    return "refused, status 56; attached afterwards"
 
 
 @case("busy", "in C with the GIL held for longer than tm-attach waits")

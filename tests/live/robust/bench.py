@@ -24,6 +24,7 @@ NOBODY = 65534
 STEPS = ("looked seized stopped saved frame regs mask mmap-entry mmap written call parked created "
          "home restored detached worked memfd filled ready running").split()
 
+DEEP = "a 2000-frame stack"
 Case = collections.namedtuple("Case", "group name function each_python")
 CASES = []
 
@@ -46,10 +47,12 @@ def run(command, **options):
 
 
 class Bench:
-    """One run of one case with one Python; what it started ends with it."""
+    """One run of one case with one Python; what it started ends with it. attaches: how often the
+    mechanism goes in and out where a case does not say so itself."""
 
-    def __init__(self, python):
+    def __init__(self, python, attaches=None):
         self.python = python
+        self.attaches = attaches or 3
         self.folder = tempfile.mkdtemp(prefix="tm-robust-")
         os.chmod(self.folder, 0o755)
         self.undo = []
@@ -129,10 +132,10 @@ class Bench:
         result = self.attach("--detach", pid, prefix=prefix)
         assert result.status == 0 and result.err == "", result
 
-    def in_and_out(self, victim, times=3):
+    def in_and_out(self, victim, times=None):
         """The mechanism some times, then tm-attach; the victim is unharmed."""
         before = settled_facts(victim.pid)
-        for _ in range(times):
+        for _ in range(times or self.attaches):
             self.must_inject(victim.pid)
             victim.assert_advances()
         self.cycle(victim.pid)
@@ -194,6 +197,11 @@ def blocks(pid):
     with open("/proc/%d/maps" % pid) as file:
         lines = [line.split() for line in file]
     return sorted(words[0] for words in lines if len(words) < 6 and "x" in words[1])
+
+
+def map_count(pid):
+    with open("/proc/%d/maps" % pid) as file:
+        return sum(1 for _ in file)
 
 
 def system_call(pid):

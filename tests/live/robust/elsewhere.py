@@ -51,7 +51,7 @@ def elsewhere(name, unshare, setup):
     def attach_there(b):
         need_root()
         pid, page = child_in(b, unshare, setup.replace("{folder}", b.folder))
-        for _ in range(3):
+        for _ in range(b.attaches):
             b.must_inject(pid)
         b.cycle(pid)
         before = beats_in(page)
@@ -111,7 +111,8 @@ def rtld_local(b):
         raise Impossible("this Python is static")
     prefix = run([b.python.path, "-c", "import sys; print(sys.base_prefix)"]).out.strip()
     program = b.native(os.path.join(BIN, "tm-victim-embeds"), libraries[0], prefix)
-    b.must_inject(program.pid)
+    for _ in range(b.attaches):
+        b.must_inject(program.pid)
     b.cycle(program.pid)
     beats_on(program)
     return "attached"

@@ -2,14 +2,16 @@
 """Faults in the middle of an attach, and what many attaches leave behind."""
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 
-from robust.bench import (BIN, STEPS, Impossible, blocks, case, facts, may_unshare, need_root,
-                          run)
+from robust.bench import (BIN, STEPS, Impossible, blocks, case, facts, map_count, may_unshare,
+                          need_root, run)
 from victim import capture, read_status, wait_until
 
 # At these the borrowed thread has not yet entered the block, and takes it away by itself.
@@ -80,21 +82,85 @@ def number_used_again(b):
     return "refused, status 58; the other process unharmed"
 
 
+def rounds(variable, usual):
+    """A few rounds in each run of the tests; by hand as many as the variable says."""
+    return int(os.environ.get(variable, usual))
+
+
+def resident_kb(pid):
+    return int(read_status(pid)["VmRSS"].split()[0])
+
+
+def wait_for_threads(pid, count):
+    wait_until(lambda: len(os.listdir("/proc/%d/task" % pid)) == count, "%d threads" % count)
+
+
 @case("over time", "cycles of attach and detach leak nothing", True)
 def cycles(b):
+    """What glibc and the kernel keep after the first one stays; three come first for that."""
+    count = rounds("TM_TEST_CYCLES", 8)
     victim = b.start("blocked.py", "event")
-    b.cycle(victim.pid)
-    wait_until(lambda: len(os.listdir("/proc/%d/task" % victim.pid)) == 2, "the agent's end")
-    before = capture(victim.pid)
-    maps = len(open("/proc/%d/maps" % victim.pid).readlines())
-    for _ in range(int(os.environ.get("TM_TEST_CYCLES", "8"))):
+    for _ in range(3):
+        b.cycle(victim.pid)
+    wait_for_threads(victim.pid, 2)
+    before, maps, resident = capture(victim.pid), map_count(victim.pid), resident_kb(victim.pid)
+    for _ in range(count):
         b.cycle(victim.pid)
     victim.assert_advances()
-    wait_until(lambda: len(os.listdir("/proc/%d/task" % victim.pid)) == 2, "the agent's end")
+    wait_for_threads(victim.pid, 2)
     victim.assert_facts(before)
-    after = len(open("/proc/%d/maps" % victim.pid).readlines())
-    assert after <= maps + 4, (maps, after)
+    after = map_count(victim.pid), resident_kb(victim.pid)
+    print("%d cycles: %d -> %d mappings, %d -> %d KiB resident, %d descriptors" % (
+        count, maps, after[0], resident, after[1], len(before.fds)), file=sys.stderr)
+    assert after[0] <= maps + 4 and after[1] <= resident + 2048, (maps, resident, after)
     return "nothing left behind"
+
+
+@case("over time", "8 threads in malloc, one arena: attached and detached again and again", True)
+def churn_for_long(b):
+    count = rounds("TM_TEST_CHURNS", 5)
+    victim = b.hostile("churn", 1)
+    for i in range(count):
+        result = b.attach("--delay", 0, "--memory-threshold", 0, "--traceback-limit", 4, victim.pid)
+        assert result.status == 0, (i, result)
+        result = b.attach("--detach", victim.pid)
+        assert result.status == 0, (i, result)
+        victim.assert_advances()
+    print("churn: %d of %d on %s" % (count, count, b.python.name), file=sys.stderr)
+    return "attached and detached each time"
+
+
+@case("over time", "tm-attach and its worker killed at random")
+def killed_at_random(b):
+    """Killed anywhere from its start to its end; the next one finds a program as if nothing had been."""
+    count, killed, longest = rounds("TM_TEST_KILLS", 20), 0, 0.05
+    victim = b.start("blocked.py", "deep-alone")
+    rng, before = random.Random(rounds("TM_TEST_SEED", 4)), blocks(victim.pid)
+    while killed < count:
+        tool = subprocess.Popen([os.path.join(BIN, "tm-attach"), "--delay", "0", str(victim.pid)],
+                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=b.folder)
+        time.sleep(rng.uniform(0, longest))
+        for worker in run(["pgrep", "-P", tool.pid]).out.split():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(worker), signal.SIGKILL)
+        early = tool.poll() is None
+        tool.kill()
+        tool.wait()
+        # So that about a half of them come to their end.
+        longest *= 1.05 if early else 0.9
+        killed += early
+        victim.assert_advances()
+        b.attach("--detach", victim.pid)
+    wait_for_threads(victim.pid, 1)
+    wait_until(lambda: facts(victim.pid)["SigBlk"] == "0", "the thread to be home", 10)
+    wait_until(lambda: blocks(victim.pid) == before, "the blocks to go", 10)
+    assert read_status(victim.pid)["TracerPid"] == "0"
+    with open("/proc/%d/maps" % victim.pid) as file:
+        assert "tm-payload" not in file.read()
+    b.cycle(victim.pid)
+    victim.assert_advances()
+    print("killed %d times on %s" % (killed, b.python.name), file=sys.stderr)
+    return "unharmed"
 
 
 def free_port():

@@ -7,7 +7,8 @@ import sys
 import threading
 
 from pythons import find_pythons
-from robust.bench import BIN, HELPER, Impossible, beats_on, blocks, case, count_of, system_call
+from robust.bench import (BIN, DEEP, HELPER, Impossible, beats_on, blocks, case, count_of,
+                          map_count, system_call)
 from victim import read_status, wait_until
 
 
@@ -31,7 +32,7 @@ def hostile(group, kind, name, arg=0, each_python=True, **options):
 
 hostile("blocked in", "recv", "socket.recv")
 hostile("blocked in", "lock", "a lock")
-case("blocked in", "a 2000-frame stack", True)(
+case("blocked in", DEEP, True)(
     lambda b: b.in_and_out(b.start("blocked.py", "deep-alone")))
 hostile("busy", "busy-alone", "in Python")
 hostile("busy", "gil-alone", "in C with the GIL held, 500 ms at a time", 500)
@@ -62,7 +63,7 @@ def met_in_calls(b, kinds, wake=b"", beats=2):
     """Called straight, so that nothing between the program and the kernel tries again."""
     for kind in kinds.split():
         victim = b.native(os.path.join(BIN, "tm-victim-calls"), kind)
-        for _ in range(5):
+        for _ in range(b.attaches):
             b.must_inject(victim.pid, "--any")
         victim.stdin.write(wake)
         victim.stdin.flush()
@@ -235,7 +236,7 @@ def leader_gone(b):
                                os.O_EXCL))
     except OSError:
         return b.refused(victim.pid, 15, "main thread", "6.9")
-    for _ in range(3):
+    for _ in range(b.attaches):
         b.must_inject(victim.pid)
         beats_again()
     b.cycle(victim.pid)
@@ -306,18 +307,13 @@ def preloaded(name, pattern):
         finally:
             del os.environ["LD_PRELOAD"]
         for victim in victims:
-            b.in_and_out(victim, 1)
+            b.in_and_out(victim, b.attaches // 3)
         return "attached"
 
 
 preloaded("jemalloc", "libjemalloc.so.2")
 preloaded("tcmalloc", "libtcmalloc_minimal.so.4")
 preloaded("mimalloc", "libmimalloc.so.2*")
-
-
-def map_count(pid):
-    with open("/proc/%d/maps" % pid) as file:
-        return sum(1 for _ in file)
 
 
 @case("allocators", "stepping out of malloc: 8 threads that only allocate, one arena")

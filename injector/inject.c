@@ -182,8 +182,8 @@ static void set_work_error(const struct tm_look *look, const struct tm_work_repo
                     pid, g_strerror(report->error_number), pid);
         break;
     case TM_WORK_GONE:
-        g_set_error(error, TM_ATTACH_ERROR, TM_ATTACH_ERROR_DIED, "process %d ended meanwhile",
-                    pid);
+        g_set_error(error, TM_ATTACH_ERROR, TM_ATTACH_ERROR_DIED,
+                    "process %d ended or called exec meanwhile", pid);
         break;
     case TM_WORK_STUCK_CALL:
         g_set_error(error, TM_ATTACH_ERROR,

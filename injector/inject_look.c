@@ -277,6 +277,23 @@ static bool check_python(const tm_look *self, GError **error)
     return false;
 }
 
+/* The payload's descriptor is opened by its name in /proc. The link leads nowhere for us. */
+static bool check_own_proc(const tm_look *self, GError **error)
+{
+    struct stat st;
+    int pid = (int)self->process.pid;
+    g_autofree char *path =
+        g_strdup_printf("/proc/%d/root/proc/thread-self", (int)self->modules->pid);
+    if (lstat(path, &st) == 0 || errno != ENOENT)
+        return true;
+    REFUSE(
+        DLOPEN,
+        "process %d sees no /proc, by way of which the payload is loaded (it is in a chroot or in "
+        "a mount namespace without one); mount it there: mount -t proc proc /proc",
+        pid);
+    return false;
+}
+
 static bool check_unattached(const tm_look *self, GError **error)
 {
     struct tm_payload payload;
@@ -292,18 +309,29 @@ static bool check_unattached(const tm_look *self, GError **error)
     return false;
 }
 
-static bool look(tm_look *self, pid_t pid, enum tm_inject_want want, GError **error)
+/* An end in the middle of the look: memory and root are taken away first, and what was found then
+ * says nothing. */
+static bool has_ended_meanwhile(pid_t pid)
 {
-    if (!check_identity(pid, &self->process, error) || !check_alive(&self->process, error) ||
-        !check_untraced(&self->process, error) || !check_permission(&self->process, error))
-        return false;
+    struct tm_process process;
+    if (!tm_process_read(pid, &process, NULL) || tm_process_has_ended(&process))
+        return true;
     g_autoptr(GError) cause = NULL;
-    self->modules = tm_modules_read(pid, &cause);
+    g_autoptr(tm_maps) maps = tm_maps_read(tm_process_living(pid), &cause);
+    return maps != NULL ? maps->count == 0
+                        : g_error_matches(cause, TM_INSPECT_ERROR, TM_INSPECT_ERROR_GONE);
+}
+
+static bool look_inside(tm_look *self, enum tm_inject_want want, GError **error)
+{
+    int pid = (int)self->process.pid;
+    g_autoptr(GError) cause = NULL;
+    self->modules = tm_modules_read(self->process.pid, &cause);
     if (self->modules == NULL) {
         if (cause->code == TM_INSPECT_ERROR_PERMISSION)
             tm_look_set_permission_error(&self->process, error);
         else
-            REFUSE(DIED, "process %d ended meanwhile: %s", (int)pid, cause->message);
+            REFUSE(DIED, "process %d ended meanwhile: %s", pid, cause->message);
         return false;
     }
     if (!check_program(self, error))
@@ -311,15 +339,24 @@ static bool look(tm_look *self, pid_t pid, enum tm_inject_want want, GError **er
     tm_python_find(self->modules, &self->python);
     if (want == TM_INJECT_WANT_PYTHON && !check_python(self, error))
         return false;
-    return tm_inject_libc_find(self->modules, &self->libc, error) && check_unattached(self, error);
+    return tm_inject_libc_find(self->modules, &self->libc, error) && check_own_proc(self, error) &&
+           check_unattached(self, error);
 }
 
 tm_look *tm_look_new(pid_t pid, enum tm_inject_want want, GError **error)
 {
     g_autoptr(tm_look) self = g_new0(tm_look, 1);
-    if (!look(self, pid, want, error))
+    g_autoptr(GError) reason = NULL;
+    if (!check_identity(pid, &self->process, error) || !check_alive(&self->process, error))
         return NULL;
-    return g_steal_pointer(&self);
+    if (check_untraced(&self->process, &reason) && check_permission(&self->process, &reason) &&
+        look_inside(self, want, &reason))
+        return g_steal_pointer(&self);
+    if (has_ended_meanwhile(pid))
+        REFUSE(DIED, "process %d ended meanwhile", (int)pid);
+    else
+        g_propagate_error(error, g_steal_pointer(&reason));
+    return NULL;
 }
 
 void tm_look_free(tm_look *look)

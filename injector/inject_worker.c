@@ -286,12 +286,15 @@ static enum tm_work_result step_out(struct worker *self, struct tm_tracee *trace
     return call_result(self, &call, result);
 }
 
-/* Whether pid still is the process that was looked at. A thread that is seized keeps its number. */
+/* Whether pid still is the process that was looked at, and has not called exec: our descriptor is
+ * of the memory that it had then. A thread that is seized keeps its number. */
 static bool is_the_same(const struct worker *self)
 {
     struct tm_process process;
+    char byte;
     return tm_process_read(self->work->pid, &process, NULL) &&
-           process.start_ticks == self->work->start_ticks;
+           process.start_ticks == self->work->start_ticks &&
+           pread(self->mem_fd, &byte, 1, (off_t)self->work->libc->restorer_addr) == 1;
 }
 
 /* TM_WORK_NO_SAFE_POINT: this thread is none, on to the next. */

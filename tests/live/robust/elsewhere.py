@@ -75,11 +75,19 @@ elsewhere("another user namespace", ["--user", "--map-root-user"], "")
 def without_proc(b):
     need_root()
     pid, page = child_in(b, PRIVATE, "mount -t tmpfs tm-test /proc;")
-    words = b.inject(pid)
-    assert words["status"] == 53 and "/proc" in words["message"], words
+    said = b.refused(pid, 53, "sees no /proc", "mount -t proc")
     before = beats_in(page)
     wait_until(lambda: beats_in(page) > before, "the heart")
-    return "refused, status 53"
+    return said
+
+
+@case("elsewhere", "a target in a chroot without /proc")
+def chrooted(b):
+    need_root()
+    victim = b.hostile("chroot-alone")
+    said = b.refused(victim.pid, 53, "sees no /proc", "mount -t proc")
+    victim.assert_advances()
+    return said
 
 
 @case("elsewhere", "libpython or the executable deleted by an upgrade", True)

@@ -10,12 +10,21 @@ import sys
 import threading
 import time
 
-from robust.bench import (BIN, STEPS, Impossible, blocks, case, facts, map_count, may_unshare,
-                          need_root, run)
+from robust.bench import (BIN, STEPS, Impossible, beats_on, blocks, case, facts, map_count,
+                          may_unshare, need_root, run)
 from victim import capture, read_status, wait_until
 
 # At these the borrowed thread has not yet entered the block, and takes it away by itself.
 BEFORE_THE_BLOCK = STEPS[:STEPS.index("call")]
+
+
+def rounds(variable, usual):
+    """A few rounds in each run of the tests; by hand as many as the variable says."""
+    return int(os.environ.get(variable, usual))
+
+
+def exits_well(program):
+    assert program.wait(60) == 0, program.returncode
 
 
 def at_every_step(name, what, check, **env):
@@ -57,6 +66,37 @@ def killed(b, step, what, env):
     assert victim.process.wait(10) == -signal.SIGKILL
 
 
+GOES_ON = """import sys, time
+while True:
+    sys.stdout.write("beat\\n")
+    sys.stdout.flush()
+    time.sleep(0.02)
+"""
+# What may be said of a process that goes away: attached before, no such process, a zombie, ending,
+# gone. Never that it is what it only looks like while its memory is taken away.
+OF_ONE_THAT_GOES = (0, 10, 11, 55, 58, 65)
+
+
+def leaves(name, ending, statuses, after):
+    @case("in the middle", name, True)
+    def at_any_moment(b):
+        script = "import os, sys, time\nprint('ready')\nsys.stdout.flush()\ntime.sleep(%f)\n" + ending
+        for i in range(rounds("TM_TEST_LEAVES", 12)):
+            program = b.native(b.python.path, "-c", script % (0.004 * i))
+            result = b.attach("--delay", 0, program.pid)
+            assert result.status in statuses and result.err.count("\n") <= 1, result
+            after(program)
+        return "said so, or attached before"
+
+
+leaves("the target ends by itself at any moment", "", OF_ONE_THAT_GOES,
+       exits_well)
+# 16: not Python, which it is not for a moment.
+leaves("the target calls exec by itself at any moment",
+       "os.execv(sys.executable, [sys.executable, '-c', %r])" % GOES_ON, OF_ONE_THAT_GOES + (16,),
+       lambda program: (beats_on(program), program.kill()))
+
+
 at_every_step("the worker or tm-attach killed at every step", "die", signalled)
 at_every_step("both killed at every step", "exit", signalled)
 at_every_step("SIGINT to tm-attach at every step", "int", signalled)
@@ -80,11 +120,6 @@ def number_used_again(b):
         done = run(["unshare"] + namespace + [sys.executable, script, b.python.path, step, b.folder])
         assert done.status == 0 and done.out.startswith("58 error=died"), (step, done)
     return "refused, status 58; the other process unharmed"
-
-
-def rounds(variable, usual):
-    """A few rounds in each run of the tests; by hand as many as the variable says."""
-    return int(os.environ.get(variable, usual))
 
 
 def resident_kb(pid):

@@ -240,6 +240,13 @@ def non_dumpable():
     beat_for_ever()
 
 
+def chrooted():
+    """Where there is nothing, its own directory."""
+    os.chroot(os.getcwd())
+    ready(1)
+    beat_for_ever()
+
+
 def leader_gone():
     """The main thread ends, the others live on."""
     ready(2)
@@ -252,7 +259,7 @@ KINDS = {
     "gil-alone": gil_alone, "storm": storm, "altstack-alone": stack, "flood-alone": flood,
     "finalizing-alone": finalizing, "sub": sub, "many": many, "nofile-alone": nofile,
     "signals-alone": signals_alone, "non-dumpable-alone": non_dumpable,
-    "leader-gone": leader_gone,
+    "leader-gone": leader_gone, "chroot-alone": chrooted,
     "sigtrap-ignored-alone": lambda: sigtrap("ignored"),
     "sigtrap-blocked-alone": lambda: sigtrap("blocked"),
     "sigtrap-handled-alone": lambda: sigtrap("handled"),

@@ -82,15 +82,6 @@ static uint64_t read_hex(const char **text)
     return number;
 }
 
-/* CPU time up to this moment, where schedstat's is that of the last tick. 0: the thread has ended.
- * The number is what pthread_getcpuclockid makes (linux/posix-timers.h). */
-static uint64_t ran_ns(int tid)
-{
-    struct timespec ran = {0};
-    clock_gettime((clockid_t)(~(unsigned)tid << 3 | 6), &ran);
-    return (uint64_t)ran.tv_sec * TM_NS_PER_S + (uint64_t)ran.tv_nsec;
-}
-
 enum where { ENDED, RUNNING, WAITING, UNKNOWN };
 
 /* The file has "NR ARG... SP PC", "-1 SP PC" or "running". */
@@ -264,7 +255,7 @@ static bool interrupted_is_outside(const struct look *look, uint64_t sp)
 
 static bool look_at(const struct look *look, struct thread *thread)
 {
-    uint64_t now_ns = ran_ns(thread->tid), sp, pc;
+    uint64_t now_ns = tm_clock_thread_ns(thread->tid), sp, pc;
     switch (find_thread(thread->tid, &sp, &pc)) {
     case ENDED:
         return true;

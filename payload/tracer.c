@@ -429,12 +429,7 @@ static bool thread_look(int tid, char *ret_state, uint64_t *ret_run_ns)
     if (after_name == NULL || after_name[1] == '\0')
         return false;
     *ret_state = after_name[2];
-    snprintf(path, sizeof(path), "/proc/self/task/%d/schedstat", tid);
-    if (read_small(path, text, sizeof(text)) <= 0)
-        return false;
-    *ret_run_ns = 0;
-    for (const char *p = text; *p >= '0' && *p <= '9'; p++)
-        *ret_run_ns = *ret_run_ns * 10 + (uint64_t)(*p - '0');
+    *ret_run_ns = tm_clock_thread_ns(tid);
     return true;
 }
 

@@ -122,12 +122,30 @@ int tm_agent_snapshot(struct tm_agent *agent, struct tm_output *output, const ch
     return status;
 }
 
+int tm_agent_take_gil_to_change(int *ret_gil)
+{
+    for (unsigned attempt = 0;; attempt++) {
+        int status = tm_gil_take(ret_gil);
+        unsigned pause_ms = status < 0 ? 0 : tm_tracer_change_begin(attempt);
+        if (pause_ms == 0)
+            return status;
+        tm_gil_drop(*ret_gil);
+        usleep(pause_ms * 1000);
+    }
+}
+
+void tm_agent_drop_gil_changed(int gil)
+{
+    tm_tracer_change_end();
+    tm_gil_drop(gil);
+}
+
 int tm_agent_detach(struct tm_agent *agent)
 {
     int gil;
 
     tm_tracer_set_window(-1, 0, UINT64_MAX);
-    int status = tm_gil_take(&gil);
+    int status = tm_agent_take_gil_to_change(&gil);
     if (status < 0)
         return status;
     tm_follow_forget();
@@ -135,7 +153,7 @@ int tm_agent_detach(struct tm_agent *agent)
     /* The store is unmapped once the program goes on: that takes long where much was traced. */
     bool held = tm_tracer_hold();
     agent->unhook = tm_tracer_disable();
-    tm_gil_drop(gil);
+    tm_agent_drop_gil_changed(gil);
     if (held)
         tm_tracer_unhold();
     agent->may_unload =

@@ -63,6 +63,10 @@ __attribute__((weak)) void tm_session_set_filters(const struct tm_filter_spec *s
 int tm_agent_snapshot(struct tm_agent *agent, struct tm_output *output, const char *reason);
 /* Sets the task (and its window in the engine) around the present. */
 void tm_agent_schedule(struct tm_agent *agent);
+/* tm_gil_take and tm_gil_drop for who puts hooks in or takes them out: between
+ * tm_tracer_change_begin and _end. */
+int tm_agent_take_gil_to_change(int *ret_gil);
+void tm_agent_drop_gil_changed(int gil);
 /* Takes the engine out. 0, or -ENODEV where Python goes down. */
 int tm_agent_detach(struct tm_agent *agent);
 /* Publishes the number that clients copy the channel from. */

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT
 /*
- * The other threads of this process: is none of them inside certain code? What
- * the kernel says of a thread that waits is where it is.
+ * The other threads of this process: is none of them inside certain code? What the kernel says of
+ * a thread that waits is exact: where it will go on. If that is in a signal handler, the frames of
+ * handlers on its stack say what they interrupted. No thread is stopped and no system call cut
+ * short, as an unwinder that looks from outside would have to (docs/PATCHED_PYTHONS.md). x86-64
+ * only.
  */
 #pragma once
 
@@ -14,7 +17,8 @@ struct tm_code_range {
 };
 
 /*
- * True: every other thread was seen to be elsewhere, or has run on since on a processor (the ranges
- * are a few instructions). False: not within timeout_ms.
+ * True: every other thread was seen to be elsewhere, or has used a processor since for longer than
+ * it takes to leave the ranges (a few instructions in a row, without calls and loops). False: not
+ * within timeout_ms, or it cannot be told. One caller at a time (the GIL).
  */
 bool tm_bystanders_are_outside(const struct tm_code_range *ranges, size_t n, int timeout_ms);

@@ -30,6 +30,17 @@ static inline uint64_t tm_clock_real_ns(void)
     return tm_clock_ns(CLOCK_REALTIME);
 }
 
+/* The processor time of a thread of this process, up to this moment, where schedstat's is that of
+ * its last tick or switch. 0: there is no such thread. The clock is that of pthread_getcpuclockid
+ * (CPUCLOCK_PERTHREAD and CPUCLOCK_SCHED of linux/posix-timers.h). */
+static inline uint64_t tm_clock_thread_ns(int tid)
+{
+    struct timespec ran = {0};
+
+    clock_gettime((clockid_t)(~(unsigned)tid << 3 | 6), &ran);
+    return (uint64_t)ran.tv_sec * TM_NS_PER_S + (uint64_t)ran.tv_nsec;
+}
+
 /* now + ms, TM_NEVER where that overflows. */
 static inline uint64_t tm_clock_after_ms(uint64_t now_ns, uint64_t ms)
 {

@@ -152,7 +152,7 @@ static int enable(const struct tm_options *options, const struct tm_option_filte
         status = tm_tracer_prepare_native(message, message_bytes);
     if (status < 0)
         return status;
-    status = tm_gil_take(&gil);
+    status = tm_agent_take_gil_to_change(&gil);
 
     if (status < 0) {
         snprintf(message, message_bytes, "the Python interpreter is shutting down");
@@ -172,7 +172,7 @@ static int enable(const struct tm_options *options, const struct tm_option_filte
         tm_session_begin();
     if (status == 0)
         status = tm_tracer_enable(&tracer, message, message_bytes);
-    tm_gil_drop(gil);
+    tm_agent_drop_gil_changed(gil);
     return status;
 }
 

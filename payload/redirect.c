@@ -34,10 +34,6 @@ enum {
     PAGE_BYTES = 4096,
     PLACE_STEP = 1 << 18, /* where our page is tried, down and up from the library */
     PLACE_TRIES = 4096,   /* 1 GiB */
-    /* How long a thread may be on the processor, or wait for one, without being looked at. Where it
-     * does, the way in is refused, and on the way out our code would stay. */
-    THREADS_IN_MS = 200,
-    THREADS_OUT_MS = 2000,
 };
 
 #ifndef MAP_FIXED_NOREPLACE
@@ -203,13 +199,49 @@ static void put_far_jump(uint8_t *at, const void *target)
     memcpy(at + sizeof(jump), &target, sizeof(target));
 }
 
+/* ---- */
+
+struct text {
+    const uint8_t *addr; /* of which the bounds are wanted */
+    size_t n_bytes;      /* from addr on */
+    size_t before_bytes;
+};
+
+static int find_text(struct dl_phdr_info *info, size_t info_bytes, void *data)
+{
+    struct text *text = data;
+    (void)info_bytes;
+    for (int i = 0; i < info->dlpi_phnum; i++) {
+        const ElfW(Phdr) *segment = &info->dlpi_phdr[i];
+        uint64_t offset = (uintptr_t)text->addr - (info->dlpi_addr + segment->p_vaddr);
+        if (segment->p_type != PT_LOAD || (segment->p_flags & PF_X) == 0 ||
+            offset >= segment->p_filesz)
+            continue;
+        text->before_bytes = offset;
+        text->n_bytes = segment->p_filesz - offset;
+        return 1;
+    }
+    return 0;
+}
+
+/* A compiler puts the parts of a function that run rarely elsewhere in the library, and they jump
+ * back. */
+static bool is_entered_from_elsewhere(const struct function *f)
+{
+    struct text text = {.addr = f->entry};
+    return dl_iterate_phdr(find_text, &text) == 0 ||
+           tm_x86_enters_from(text.addr - text.before_bytes, text.before_bytes + text.n_bytes,
+                              f->entry, f->moved_bytes);
+}
+
 static bool prepare_function(struct function *f, uint8_t *slot, char *message, size_t message_bytes)
 {
     uint8_t *back = slot + BACK_AT;
     size_t room = SLOT_BYTES - BACK_AT - FAR_JUMP_BYTES, made = 0;
     f->moved_bytes = tm_x86_move(f->entry, f->bytes, (uintptr_t)f->entry, JUMP_BYTES, back, room,
                                  (uintptr_t)back, &made);
-    if (f->moved_bytes == 0 || tm_x86_enters(f->entry, f->bytes, f->moved_bytes)) {
+    if (f->moved_bytes == 0 || tm_x86_enters(f->entry, f->bytes, f->moved_bytes) ||
+        is_entered_from_elsewhere(f)) {
         snprintf(message, message_bytes, "%s of Python %s has code that cannot be redirected%s",
                  f->name, tm_py.version, PATCH_HINT);
         return false;
@@ -263,6 +295,10 @@ void tm_redirect_done(void)
 
 /* ---- where the other threads are ---- */
 
+enum { LOOK_MS = 20 };
+
+static bool looked; /* and none is inside; the GIL has been held since */
+
 /* The bytes that change, and the ways there and back. */
 static bool threads_are_elsewhere(int timeout_ms)
 {
@@ -275,6 +311,17 @@ static bool threads_are_elsewhere(int timeout_ms)
         ranges[3 * i + 2] = (struct tm_code_range){back, back + f->back_bytes};
     }
     return tm_bystanders_are_outside(ranges, 3 * FUNCTIONS, timeout_ms);
+}
+
+bool tm_redirect_look(int timeout_ms)
+{
+    looked = page != NULL && !stuck && threads_are_elsewhere(timeout_ms);
+    return looked || page == NULL || stuck;
+}
+
+void tm_redirect_forget_look(void)
+{
+    looked = false;
 }
 
 /* ---- changing the entries ---- */
@@ -295,7 +342,9 @@ static void synchronize_cores(void)
  */
 static bool write_by_file(const struct function *f, uint64_t bytes)
 {
-    int fd = open("/proc/self/mem", O_RDWR | O_CLOEXEC);
+    int fd = open("/proc/thread-self/mem", O_RDWR | O_CLOEXEC); /* as in bystanders.c */
+    if (fd < 0)
+        fd = open("/proc/self/mem", O_RDWR | O_CLOEXEC);
     if (fd < 0)
         return false;
     ssize_t n = pwrite(fd, &bytes, sizeof(bytes), (off_t)(uintptr_t)f->entry);
@@ -388,7 +437,7 @@ static void install(const struct tm_py_allocator *allocator)
         set_problem("another tool has changed PyObject_Malloc, PyObject_Realloc or PyObject_Free");
         return;
     }
-    if (!threads_are_elsewhere(THREADS_IN_MS)) {
+    if (!looked && !threads_are_elsewhere(LOOK_MS)) {
         set_problem("a thread may be inside PyObject_Malloc without holding the GIL");
         return;
     }
@@ -415,7 +464,7 @@ static void remove_all(void)
     if (!installed)
         return;
     current = original;
-    if (entries_are(true) && threads_are_elsewhere(THREADS_OUT_MS) && write_entries(false))
+    if (entries_are(true) && (looked || threads_are_elsewhere(LOOK_MS)) && write_entries(false))
         installed = false;
     else
         stuck = true;
@@ -453,6 +502,16 @@ bool tm_redirect_prepare(char *message, size_t message_bytes)
 }
 
 void tm_redirect_done(void)
+{
+}
+
+bool tm_redirect_look(int timeout_ms)
+{
+    (void)timeout_ms;
+    return true;
+}
+
+void tm_redirect_forget_look(void)
 {
 }
 

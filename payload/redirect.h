@@ -23,6 +23,12 @@ bool tm_redirect_prepare(char *message, size_t message_bytes);
 /* Gives up what prepare made. The entries are the originals, and no thread can be on its way. */
 void tm_redirect_done(void);
 
+/* Looks where the other threads are, for at most timeout_ms. True: none is inside the code that
+ * would change, and tm_redirect_set need not look again until `forget`. The GIL, held from here
+ * until then. */
+bool tm_redirect_look(int timeout_ms);
+void tm_redirect_forget_look(void);
+
 /* PyMem_GetAllocator and PyMem_SetAllocator. Where the entries are no longer as they were left,
  * get gives functions that are neither those that were set nor the originals. GIL. */
 void tm_redirect_get(int domain, struct tm_py_allocator *allocator);

@@ -216,6 +216,22 @@ uint32_t tm_tracer_native_depth(void)
     return tm_native_depth;
 }
 
+unsigned tm_tracer_change_begin(unsigned attempt)
+{
+    /* How long the program may be held up for a thread that gets no processor. */
+    static const unsigned look_ms[] = {10, 20, 40, 80, 160, 320, 320, 320, 320};
+    bool is_last = attempt >= sizeof(look_ms) / sizeof(look_ms[0]);
+    if (!tm_py.redirected || is_last || tm_redirect_look((int)look_ms[attempt]))
+        return 0;
+    return look_ms[attempt];
+}
+
+void tm_tracer_change_end(void)
+{
+    if (tm_py.redirected)
+        tm_redirect_forget_look();
+}
+
 /* GIL. */
 static void set_restarts(struct tm_restarts restarts)
 {
@@ -413,12 +429,7 @@ static bool thread_look(int tid, char *ret_state, uint64_t *ret_run_ns)
     if (after_name == NULL || after_name[1] == '\0')
         return false;
     *ret_state = after_name[2];
-    snprintf(path, sizeof(path), "/proc/self/task/%d/schedstat", tid);
-    if (read_small(path, text, sizeof(text)) <= 0)
-        return false;
-    *ret_run_ns = 0;
-    for (const char *p = text; *p >= '0' && *p <= '9'; p++)
-        *ret_run_ns = *ret_run_ns * 10 + (uint64_t)(*p - '0');
+    *ret_run_ns = tm_clock_thread_ns(tid);
     return true;
 }
 

@@ -36,6 +36,12 @@ struct tm_totals {
  * enum tm_boot_error with a one-line message. Idempotent. */
 int tm_tracer_setup(const struct tm_layout *dwarf, char *message, size_t message_bytes);
 
+/* Before hooks are put in or taken out, which on some Pythons changes code that another thread may
+ * be inside of. 0: go ahead. Else let go of the GIL for so many milliseconds, and ask again with
+ * the next number (from 0 on; there is a last one). GIL, from the last call until `end`. */
+unsigned tm_tracer_change_begin(unsigned attempt);
+void tm_tracer_change_end(void);
+
 /* Installs the hooks (where they are not in place) and starts with an empty store. GIL.
  * Already enabled: changes the options for new traces only. 0 or -errno with a message. */
 int tm_tracer_enable(const struct tm_tracer_options *options, char *message, size_t message_bytes);

@@ -195,6 +195,17 @@ static void set_branch(struct tm_x86 *ret, uint8_t op, uint8_t second)
     ret->condition = (op == 0x0f ? second : op) & 15;
 }
 
+static enum tm_x86_flow flow_of(uint8_t op, uint8_t modrm, enum tm_x86_kind kind)
+{
+    unsigned extension = modrm >> 3 & 7;
+    if (op == 0xe8 || (op == 0xff && (extension == 2 || extension == 3)))
+        return TM_X86_CALLS;
+    /* Through a slot of its own, beside the code, it is a call of another function. */
+    if (op == 0xff && (extension == 4 || extension == 5) && kind != TM_X86_RIP_RELATIVE)
+        return TM_X86_JUMPS_BY_MAP;
+    return op == 0xcc ? TM_X86_TRAPS : TM_X86_ON;
+}
+
 bool tm_x86_decode(const uint8_t *code, size_t left, struct tm_x86 *ret)
 {
     struct cursor c = {.code = code, .left = left};
@@ -202,6 +213,9 @@ bool tm_x86_decode(const uint8_t *code, size_t left, struct tm_x86 *ret)
     unsigned shape;
     *ret = (struct tm_x86){.kind = TM_X86_PLAIN};
     if (!take_opcode(&c, &op, &second, &shape) || shape & BAD)
+        return false;
+    /* Processors do not agree on what that is. */
+    if (shape & REL32 && c.short_operand)
         return false;
     if (shape & MODRM && !take_modrm(&c, &modrm, ret))
         return false;
@@ -212,6 +226,7 @@ bool tm_x86_decode(const uint8_t *code, size_t left, struct tm_x86 *ret)
         set_branch(ret, op, second);
         ret->at = (uint8_t)c.at;
     }
+    ret->flow = flow_of(op, modrm, ret->kind);
     size_t immediate = c.short_operand ? 2 : 4;
     if (c.wide && op >= 0xb8 && op <= 0xbf)
         immediate = 8;
@@ -242,6 +257,8 @@ static size_t move_one(const struct tm_x86 *insn, const uint8_t *code, uint64_t 
                        uint8_t *to, uint64_t to_addr)
 {
     uint64_t target_addr = from_addr + (uint64_t)insn->target;
+    if (insn->flow == TM_X86_CALLS || insn->flow == TM_X86_TRAPS)
+        return 0;
     if (insn->kind == TM_X86_PLAIN || insn->kind == TM_X86_RIP_RELATIVE) {
         memcpy(to, code, insn->bytes);
         if (insn->kind == TM_X86_RIP_RELATIVE &&
@@ -283,11 +300,27 @@ bool tm_x86_enters(const uint8_t *code, size_t code_bytes, size_t n_bytes)
 {
     struct tm_x86 insn;
     for (size_t at = 0; at < code_bytes; at += insn.bytes) {
-        if (!tm_x86_decode(code + at, code_bytes - at, &insn))
+        if (!tm_x86_decode(code + at, code_bytes - at, &insn) || insn.flow == TM_X86_JUMPS_BY_MAP)
             return true;
         int64_t target = insn.target + (int64_t)at;
         if (insn.kind != TM_X86_PLAIN && insn.kind != TM_X86_RIP_RELATIVE && target > 0 &&
             target < (int64_t)n_bytes)
+            return true;
+    }
+    return false;
+}
+
+bool tm_x86_enters_from(const uint8_t *text, size_t text_bytes, const uint8_t *to, size_t n_bytes)
+{
+    for (size_t at = 0; at + 6 <= text_bytes; at++) {
+        bool is_long = text[at] == 0x0f && (text[at + 1] & 0xf0) == 0x80;
+        if (!is_long && text[at] != 0xe8 && text[at] != 0xe9)
+            continue;
+        int32_t distance;
+        const uint8_t *place = text + at + (is_long ? 2 : 1);
+        memcpy(&distance, place, sizeof(distance));
+        uint64_t offset = (uintptr_t)place + 4 + (uint64_t)(int64_t)distance - (uintptr_t)to;
+        if (offset - 1 < n_bytes - 1)
             return true;
     }
     return false;

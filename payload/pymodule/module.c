@@ -29,6 +29,20 @@ bool tm_module_detached;
  * end. */
 enum { ENABLE_TRIES = 5000 };
 
+static void pause_without_gil(unsigned ms)
+{
+    tm_py_tstate *tstate = tm_pyf.PyEval_SaveThread();
+    usleep(ms * 1000);
+    tm_pyf.PyEval_RestoreThread(tstate);
+}
+
+static void begin_change(void)
+{
+    unsigned pause_ms;
+    for (unsigned attempt = 0; (pause_ms = tm_tracer_change_begin(attempt)) != 0; attempt++)
+        pause_without_gil(pause_ms);
+}
+
 static PyObj *py_enable(PyObj *self, PyObj *unused)
 {
     struct tm_tracer_options options = {.traceback_limit = tm_tracer_traceback_limit(),
@@ -43,12 +57,12 @@ static PyObj *py_enable(PyObj *self, PyObj *unused)
     if (tm_module_detached)
         return tm_py_raise(tm_pyf.runtime_error, "tm is detached from this process");
     for (int i = 0; i < ENABLE_TRIES; i++) {
+        begin_change();
         status = tm_tracer_enable(&options, message, sizeof(message));
+        tm_tracer_change_end();
         if (status != -EBUSY)
             break;
-        tm_py_tstate *tstate = tm_pyf.PyEval_SaveThread();
-        usleep(1000);
-        tm_pyf.PyEval_RestoreThread(tstate);
+        pause_without_gil(1);
     }
     return status == 0 ? tm_py_none() : tm_py_raise(tm_pyf.runtime_error, message);
 }
@@ -59,8 +73,12 @@ static PyObj *py_disable(PyObj *self, PyObj *unused)
     (void)unused;
     tm_tasks_sync();
     tm_tasks_cancel_all();
+    if (!tm_tracer_is_enabled())
+        return tm_py_none();
+    begin_change();
     if (tm_tracer_is_enabled())
         tm_tracer_disable();
+    tm_tracer_change_end();
     return tm_py_none();
 }
 

@@ -19,20 +19,22 @@ _passed = 0
 def pytest_generate_tests(metafunc):
     if "python" not in metafunc.fixturenames:
         return
-    wanted = PYTHONS
+    wanted = [p for p in PYTHONS if not p.is_refused]
     marker = metafunc.definition.get_closest_marker("pythons")
     if marker is not None:
         low, high = marker.kwargs.get("low", (0, 0)), marker.kwargs.get("high", (99, 0))
         api = marker.kwargs.get("api", None)
         wanted = [p for p in PYTHONS
-                  if low <= p.version[:2] <= high and api in (None, p.has_api)]
+                  if low <= p.version[:2] <= high and api in (None, p.has_api)
+                  and (marker.kwargs.get("refused", False) == p.is_refused)]
     metafunc.parametrize("python", wanted, ids=[p.name for p in wanted])
 
 
 def pytest_configure(config):
     config.addinivalue_line(
         "markers", "pythons(low=(3, 6), high=(3, 14), api=True): the versions that a test runs on, and "
-        "whether they have PEP 445's API (as 3.3 and 2.7 have only with a patch)")
+        "whether they have PEP 445's API (as 3.3 and 2.7 have only with a patch); refused=True: those "
+        "that tm-attach does not take")
 
 
 def pytest_runtest_logreport(report):

@@ -12,8 +12,9 @@ import json, os, platform, sys
 try:
     import sysconfig
     gil_disabled = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+    shared = bool(sysconfig.get_config_var("Py_ENABLE_SHARED"))
 except ImportError:
-    gil_disabled = False
+    gil_disabled = shared = False
 try:
     import ctypes
     api = hasattr(ctypes.pythonapi, "PyMem_SetAllocator")
@@ -21,7 +22,7 @@ except ImportError:
     api = sys.version_info >= (3, 4)
 print(json.dumps([list(sys.version_info[:3]), os.path.realpath(sys.executable),
                   platform.python_implementation(), gil_disabled,
-                  sys.version_info[3], api]))
+                  sys.version_info[3], api, shared]))
 """
 
 _NAME = re.compile(r"python(\d+(\.\d+)*t?)?$")
@@ -29,14 +30,21 @@ _NAME = re.compile(r"python(\d+(\.\d+)*t?)?$")
 
 class Python:
     """One interpreter: path, version as a tuple of three, name for test ids. has_api: it exports
-    PyMem_SetAllocator, as 3.4 and later do, and older ones with the patch."""
+    PyMem_SetAllocator, as 3.4 and later do, and older ones with the patch. is_shared: it is a
+    libpython."""
 
-    def __init__(self, path, version, origin, free_threaded, has_api=True):
+    def __init__(self, path, version, origin, free_threaded, has_api=True, is_shared=False):
         self.path = path
         self.version = tuple(version)
         self.free_threaded = free_threaded
         self.has_api = has_api
+        self.is_shared = is_shared
         self.name = "%d.%d.%d%s-%s" % (self.version + ("t" if free_threaded else "", origin))
+
+    @property
+    def is_refused(self):
+        """No API, and nothing that can be redirected (docs/PATCHED_PYTHONS.md)."""
+        return not self.has_api and not (self.is_shared and self.version[:2] == (2, 7))
 
     def __repr__(self):
         return "<Python %s %s>" % (self.name, self.path)
@@ -72,10 +80,11 @@ def find_pythons():
         try:
             out = subprocess.run([path, "-c", _PROBE], stdout=subprocess.PIPE,
                                  stderr=subprocess.DEVNULL, timeout=60, check=True).stdout
-            version, real, implementation, free_threaded, level, api = json.loads(out.decode())
+            version, real, implementation, free_threaded, level, api, shared = json.loads(
+                out.decode())
         except (OSError, ValueError, subprocess.SubprocessError):
             continue
         if implementation != "CPython" or level != "final" or real in found:
             continue
-        found[real] = Python(path, version, origin, free_threaded, api)
+        found[real] = Python(path, version, origin, free_threaded, api, shared)
     return sorted(found.values(), key=lambda p: (p.version, p.name))

@@ -10,7 +10,7 @@ from tools import BIN_DIR
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 LIB_DIR = os.environ.get("TM_LIB_DIR") or os.path.join(os.path.dirname(BIN_DIR), "lib")
-traceable = pytest.mark.pythons(low=(3, 3), high=(3, 13), api=True)
+traceable = pytest.mark.pythons(low=(2, 7), high=(3, 13), api=True)
 
 
 def run(python, program, *args, **options):

@@ -75,7 +75,7 @@ class File:
         for name, kind, value in _rows("<II8s", raw_metrics):
             self.metrics[self._string(name)] = struct.unpack(
                 "<d" if kind == 2 else "<q", value)[0]
-        for start, end, bias, name, build_id in struct.iter_unpack("<QQQII", raw_modules):
+        for start, end, bias, name, build_id in _rows("<QQQII", raw_modules):
             self.modules.append(Module(start, end, bias, self._string(name),
                                        self._string(build_id)))
         self.traces.sort()
@@ -150,7 +150,7 @@ class File:
             assert by_site.pop(site, 0) == stat.live_bytes, (site, stat)
             assert count_by_site.pop(site, 0) == stat.live_blocks, (site, stat)
             assert stat.peak_bytes >= stat.live_bytes
-        assert not +by_site and not +count_by_site
+        assert not any(n > 0 for left in (by_site, count_by_site) for n in left.values())
         assert self.metrics["tracemalloc.traced.size"] == sum(t.size for t in self.traces)
         assert self.metrics["tracemalloc.traces"] == len(self.traces)
         assert self.metrics["tracemalloc.traced.max_size"] >= \

@@ -193,7 +193,7 @@ class Victim:
         """Every thread whose heart has beaten beats again. A victim that waits for commands gets
         one, so that it has a reason to."""
         before = self.beats()
-        if os.path.basename(self.script) in ("reads.py", "threads.py", "unruly.py"):
+        if os.path.basename(self.script) in ("reads.py", "threads.py", "unruly.py", "inside.py"):
             self.command("allocators")
             self.expect("allocators")
         alive = [i for i in range(BEATS) if before[i]] or [0]

@@ -123,6 +123,16 @@ int tm_tracer_enable(const struct tm_tracer_options *options, char *message, siz
     return 0;
 }
 
+unsigned tm_tracer_change_begin(unsigned attempt)
+{
+    (void)attempt;
+    return 0;
+}
+
+void tm_tracer_change_end(void)
+{
+}
+
 enum tm_unhook tm_tracer_disable(void)
 {
     tm_stub_fence();

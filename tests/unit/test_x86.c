@@ -66,6 +66,38 @@ static void test_unknown(void)
     g_assert_false(tm_x86_decode(evex, sizeof(evex), &insn));
     g_assert_false(tm_x86_decode(two_rex, sizeof(two_rex), &insn));
     g_assert_false(tm_x86_decode(prefixes, sizeof(prefixes), &insn));
+    static const uint8_t short_call[] = {0x66, 0xe8, 0, 0, 0, 0};
+    g_assert_false(tm_x86_decode(short_call, sizeof(short_call), &insn));
+}
+
+static void test_flow(void)
+{
+    static const struct {
+        const char *text;
+        uint8_t bytes[8];
+        uint8_t length;
+        enum tm_x86_flow flow;
+    } cases[] = {
+        {"call rel32", {0xe8, 0, 0, 0, 0}, 5, TM_X86_CALLS},
+        {"call *%rax", {0xff, 0xd0}, 2, TM_X86_CALLS},
+        {"call *%r11", {0x41, 0xff, 0xd3}, 3, TM_X86_CALLS},
+        {"call *0x8(%rax)", {0xff, 0x50, 0x08}, 3, TM_X86_CALLS},
+        {"call *0x10(%rip)", {0xff, 0x15, 0x10, 0, 0, 0}, 6, TM_X86_CALLS},
+        {"jmp *%rax", {0xff, 0xe0}, 2, TM_X86_JUMPS_BY_MAP},
+        {"notrack jmp *%rax", {0x3e, 0xff, 0xe0}, 3, TM_X86_JUMPS_BY_MAP},
+        {"jmp *0x0(,%rax,8)", {0xff, 0x24, 0xc5, 0, 0, 0, 0}, 7, TM_X86_JUMPS_BY_MAP},
+        {"jmp *0x10(%rip)", {0xff, 0x25, 0x10, 0, 0, 0}, 6, TM_X86_ON},
+        {"inc %eax", {0xff, 0xc0}, 2, TM_X86_ON},
+        {"push 0x8(%rax)", {0xff, 0x70, 0x08}, 3, TM_X86_ON},
+        {"int3", {0xcc}, 1, TM_X86_TRAPS},
+    };
+    for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+        struct tm_x86 insn;
+        g_test_message("%s", cases[i].text);
+        g_assert_true(tm_x86_decode(cases[i].bytes, cases[i].length, &insn));
+        g_assert_cmpuint(insn.bytes, ==, cases[i].length);
+        g_assert_cmpint(insn.flow, ==, cases[i].flow);
+    }
 }
 
 /* test %rdi,%rdi; je +0x20 (short); cmp 0x100(%rip),%eax: what is near becomes far. */
@@ -101,6 +133,17 @@ static void test_not_moved(void)
     g_assert_cmpuint(tm_x86_move(rip, sizeof(rip), 0x10000, 5, to, 64, 0x200000000, &made), ==, 0);
     g_assert_cmpuint(tm_x86_move(rip, sizeof(rip), 0x10000, 5, to, 8, 0x20000, &made), ==, 0);
     g_assert_cmpuint(tm_x86_move(rip, 3, 0x10000, 5, to, 64, 0x20000, &made), ==, 0);
+    /* push %rbx and a call through a register, a call through a slot, a breakpoint, a jump that
+     * another tool has put there, an instruction that is not known. */
+    static const uint8_t nasty[][10] = {
+        {0x53, 0x41, 0xff, 0xd3, 0x90, 0xc3},       {0x53, 0xff, 0x15, 0x10, 0, 0, 0, 0xc3},
+        {0xcc, 0x57, 0x41, 0x56, 0x41, 0x55, 0xc3}, {0xe9, 0x10, 0, 0, 0, 0x90, 0xc3},
+        {0xeb, 0x10, 0x90, 0x90, 0x90, 0x90, 0xc3}, {0x53, 0xc5, 0xf8, 0x77, 0x90, 0x90, 0xc3},
+        {0xe3, 0x10, 0x90, 0x90, 0x90, 0x90, 0xc3},
+    };
+    for (size_t i = 0; i < G_N_ELEMENTS(nasty); i++)
+        g_assert_cmpuint(
+            tm_x86_move(nasty[i], sizeof(nasty[i]), 0x10000, 5, to, 64, 0x20000, &made), ==, 0);
 }
 
 static void test_enters(void)
@@ -117,6 +160,55 @@ static void test_enters(void)
     }
     code[1] = 0xc5;
     g_assert_true(tm_x86_enters(code, sizeof(code), 5));
+    /* Nobody knows where a jump by a table leads. */
+    static const uint8_t by_table[] = {0x53, 0x90, 0x90, 0x90, 0x90, 0xff, 0x24, 0xc5, 0, 0, 0, 0};
+    g_assert_true(tm_x86_enters(by_table, sizeof(by_table), 5));
+    static const uint8_t tail[] = {0x53, 0x90, 0x90, 0x90, 0x90, 0xff, 0x25, 0, 0x10, 0, 0};
+    g_assert_false(tm_x86_enters(tail, sizeof(tail), 5));
+}
+
+/* From before and behind, by each kind of branch. */
+static void test_enters_from(void)
+{
+    static const uint8_t opcodes[][2] = {{0xe8}, {0xe9}, {0x0f, 0x80}, {0x0f, 0x8f}};
+    enum { TEXT_BYTES = 256, FUNCTION = 128, MOVED = 9 };
+    for (size_t i = 0; i < G_N_ELEMENTS(opcodes); i++) {
+        size_t n = opcodes[i][1] != 0 ? 2 : 1;
+        for (size_t place = 0; place + n + 5 <= TEXT_BYTES; place++) {
+            uint8_t text[TEXT_BYTES];
+            if (place + n + 4 > FUNCTION && place < FUNCTION + MOVED)
+                continue;
+            for (int target = -2; target < MOVED + 2; target++) {
+                int32_t distance = FUNCTION + target - (int32_t)(place + n + 4);
+                memset(text, 0x90, sizeof(text));
+                memcpy(text + place, opcodes[i], n);
+                memcpy(text + place + n, &distance, sizeof(distance));
+                g_assert_cmpint(tm_x86_enters_from(text, sizeof(text), text + FUNCTION, MOVED), ==,
+                                target > 0 && target < MOVED);
+            }
+        }
+    }
+}
+
+/* Whatever the bytes are: no read past the end, and lengths that add up. */
+static void test_any_bytes(void)
+{
+    uint32_t seed = 1;
+    for (int round = 0; round < 200000; round++) {
+        uint8_t code[24], to[128];
+        size_t made = 0;
+        for (size_t i = 0; i < sizeof(code); i++)
+            code[i] = (uint8_t)((seed = seed * 1664525 + 1013904223) >> 24);
+        size_t n_bytes = seed >> 16 & 15;
+        uint8_t *exact = g_memdup2(code, n_bytes);
+        struct tm_x86 insn;
+        if (tm_x86_decode(exact, n_bytes, &insn))
+            g_assert_true(insn.bytes > 0 && insn.bytes <= n_bytes && insn.bytes <= 15);
+        size_t used = tm_x86_move(exact, n_bytes, 0x10000, 5, to, sizeof(to), 0x20000, &made);
+        g_assert_true(used == 0 || (used >= 5 && used <= n_bytes && made > 0));
+        tm_x86_enters(exact, n_bytes, 5);
+        g_free(exact);
+    }
 }
 
 int main(int argc, char **argv)
@@ -124,8 +216,11 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/x86/lengths", test_lengths);
     g_test_add_func("/x86/unknown", test_unknown);
+    g_test_add_func("/x86/flow", test_flow);
     g_test_add_func("/x86/move", test_move);
     g_test_add_func("/x86/not-moved", test_not_moved);
     g_test_add_func("/x86/enters", test_enters);
+    g_test_add_func("/x86/enters-from", test_enters_from);
+    g_test_add_func("/x86/any-bytes", test_any_bytes);
     return g_test_run();
 }

@@ -3,6 +3,9 @@
 that the lines stay right and that the engine does not grow. Arguments: a path, N.
 
 Prints "churned BLOCKS GROWN OWN": how many were checked, and the engine's memory in bytes."""
+from __future__ import print_function
+
+import gc
 import sys
 
 import engine
@@ -14,7 +17,7 @@ PATH, N = sys.argv[1], int(sys.argv[2])
 def run(i, keep):
     """One of 50 sources: the same few lines and names, in ever new code objects."""
     kind = i % 50
-    source = "\n" * kind + "def f(keep):\n    keep.append(bytes(500000 + 16 * %d))\nf(keep)" % kind
+    source = "\n" * kind + "def f(keep):\n    keep.append(b'x' * (500000 + 16 * %d))\nf(keep)" % kind
     exec(compile(source, "<churn>", "exec"), {"keep": keep})
 
 
@@ -29,6 +32,7 @@ def main():
         run(i, keep)
         if i // 50 % (N // 1000) != 0:
             keep.pop()  # 50 in a row stay, 1000 in all
+    gc.collect()  # each function and its globals hold each other
     engine.trim()
     grown = engine.totals().own_bytes - own
     engine.snapshot(PATH)

@@ -8,7 +8,7 @@ import tms
 PATH = sys.argv[1]
 SOURCE = """
 def leaf(size):
-    return bytes(size)
+    return b'x' * size
 def call(function, size):
     return function(size)
 """

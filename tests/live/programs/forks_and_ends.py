@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What happens to a traced process at its forks and at its end. Arguments: a path, a scenario."""
+from __future__ import print_function
+
 import os
 import subprocess
 import sys
@@ -16,12 +18,23 @@ stopping = False
 def churn():
     while not stopping:
         kept = [bytearray(n) for n in range(200)]
-        kept[-1].extend(bytes(100000))
+        kept[-1].extend(bytearray(100000))
 
 
-def start_churning(n=4, daemon=True):
+def start(function):
+    thread = threading.Thread(target=function)
+    thread.daemon = True
+    thread.start()
+
+
+def start_churning(n=4):
     for _ in range(n):
-        threading.Thread(target=churn, daemon=daemon).start()
+        start(churn)
+
+
+def say(*words):
+    print(*words)
+    sys.stdout.flush()
 
 
 def snapshots():
@@ -41,7 +54,8 @@ def in_child(fresh_path):
     del kept[::2]
     assert engine.totals().traced_blocks == 0
     engine.enable(3)
-    kept = [bytes(1000) for n in range(1000)]
+    size = 1000
+    kept = [b"x" * size for n in range(1000)]
     engine.snapshot(fresh_path)
     snapshot = tms.File(fresh_path)
     snapshot.check()
@@ -56,7 +70,7 @@ def in_child(fresh_path):
 def forks():
     engine.enable(5)
     start_churning()
-    threading.Thread(target=snapshots, daemon=True).start()
+    start(snapshots)
     for i in range(40):
         pid = os.fork()
         if pid == 0:
@@ -83,16 +97,18 @@ def forks():
         assert status[1] == 0, status
     assert subprocess.call([sys.executable, "-c", "print(1)"]) == 0
     assert engine.totals().traced_blocks > 0
-    print("forked", flush=True)
+    say("forked")
     os._exit(0)
 
 
 def ends():
     engine.enable(16)
-    start_churning(daemon=True)
-    threading.Thread(target=snapshots, daemon=True).start()
+    if SCENARIO == "exit" and sys.version_info[0] == 2:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # its daemon threads complain at the end
+    start_churning()
+    start(snapshots)
     time.sleep(0.2)
-    print("ended", flush=True)
+    say("ended")
     if SCENARIO == "exit":
         return
     if SCENARIO == "_exit":
@@ -106,7 +122,7 @@ def ends():
 def switches():
     """On and off while threads allocate and snapshots are written."""
     start_churning()
-    threading.Thread(target=snapshots, daemon=True).start()
+    start(snapshots)
     log = engine.ctypes.PyDLL(os.path.join(engine.LIB_DIR, "libtm-alloc-log.so"))
     log.raw_churn_start.restype = engine.ctypes.c_void_p
     log.raw_churn_start(1)
@@ -123,7 +139,7 @@ def switches():
         done += 1
         assert engine.disable() == 0
     assert done > 3, done
-    print("switched", done, flush=True)
+    say("switched", done)
     os._exit(0)
 
 

@@ -67,12 +67,11 @@ int tm_tracer_setup(const struct tm_layout *dwarf, char *message, size_t message
 }
 
 /* Called by hooks, on any thread: one write. */
-static void window_crossed(int64_t traced_bytes)
+static void window_crossed(void)
 {
     int saved_errno = errno;
     uint64_t one = 1;
     int fd = atomic_load(&window_eventfd);
-    (void)traced_bytes;
     if (fd >= 0 && write(fd, &one, sizeof(one)) < 0) {
         /* The counter is full: the agent is awake anyway. */
     }

@@ -11,9 +11,13 @@
 struct watch {
     int64_t low_bytes, high_bytes;
     tm_watch_fn *crossed; /* NULL: off */
+    int64_t lowest_bytes, highest_bytes;
 };
 
-static struct watch watches[TM_WATCHES]; /* the lock below */
+#define NOT_LEFT .lowest_bytes = INT64_MAX, .highest_bytes = -1
+
+/* The lock below. */
+static struct watch watches[TM_WATCHES] = {{NOT_LEFT}, {NOT_LEFT}};
 
 /* A few instructions long. The word lies in the page that a forked child finds empty: a parent's
  * thread may hold it at the fork. */
@@ -51,7 +55,9 @@ static void combine_locked(void)
 void tm_watch_set(enum tm_watch_id id, int64_t low_bytes, int64_t high_bytes, tm_watch_fn *crossed)
 {
     lock();
-    watches[id] = (struct watch){low_bytes, high_bytes, crossed};
+    watches[id].low_bytes = low_bytes;
+    watches[id].high_bytes = high_bytes;
+    watches[id].crossed = crossed;
     combine_locked();
     unlock();
 }
@@ -61,10 +67,20 @@ void tm_watch_clear(enum tm_watch_id id)
     tm_watch_set(id, -1, INT64_MAX, NULL);
 }
 
+void tm_watch_take(enum tm_watch_id id, int64_t *ret_lowest_bytes, int64_t *ret_highest_bytes)
+{
+    lock();
+    *ret_lowest_bytes = watches[id].lowest_bytes;
+    *ret_highest_bytes = watches[id].highest_bytes;
+    watches[id].lowest_bytes = INT64_MAX;
+    watches[id].highest_bytes = -1;
+    unlock();
+}
+
 void tm_watch_forget(void)
 {
     for (int i = 0; i < TM_WATCHES; i++)
-        watches[i].crossed = NULL;
+        watches[i] = (struct watch){NOT_LEFT};
 }
 
 void tm_watch_renew(void)
@@ -85,10 +101,14 @@ void tm_watch_crossed(void)
             continue;
         fired[i] = watch->crossed;
         watch->crossed = NULL;
+        if (traced < watch->lowest_bytes)
+            watch->lowest_bytes = traced;
+        if (traced > watch->highest_bytes)
+            watch->highest_bytes = traced;
     }
     combine_locked();
     unlock();
     for (int i = 0; i < TM_WATCHES; i++)
         if (fired[i] != NULL)
-            fired[i](traced);
+            fired[i]();
 }

@@ -43,8 +43,6 @@ static pid_t owner;
 static bool thread_started;
 static pthread_t thread;
 
-/* Written by hooks and read by whoever serves: how far the traced memory has been outside. */
-static _Atomic int64_t lowest_bytes = INT64_MAX, highest_bytes = -1;
 /* Somebody is to look at the tasks, since when, and whether a pending call is in Python's queue. */
 static _Atomic uint32_t wanted, queued;
 static _Atomic uint64_t wanted_ns;
@@ -107,16 +105,9 @@ static void request(void)
     ask_main_thread();
 }
 
-static void crossed(int64_t traced_bytes)
+static void crossed(void)
 {
     int saved_errno = errno;
-    int64_t seen = atomic_load(&lowest_bytes);
-    while (traced_bytes < seen && !atomic_compare_exchange_weak(&lowest_bytes, &seen, traced_bytes))
-        ;
-    seen = atomic_load(&highest_bytes);
-    while (traced_bytes > seen &&
-           !atomic_compare_exchange_weak(&highest_bytes, &seen, traced_bytes))
-        ;
     request();
     ring();
     errno = saved_errno;
@@ -170,7 +161,10 @@ static void centre(struct task *task)
     if (task->delay_ns != 0 &&
         __builtin_add_overflow(tm_clock_monotonic_ns(), task->delay_ns, &task->due_ns))
         task->due_ns = TM_NEVER;
-    task->low_bytes = traced > task->threshold_bytes ? traced - task->threshold_bytes : 0;
+    /* A lower edge that would lie below zero is none. On 3.11 and later next to nothing is traced
+     * after enable(), and each fall back to zero would be a call, though it is none by the
+     * threshold: a program's last words wrote snapshots. */
+    task->low_bytes = traced >= task->threshold_bytes ? traced - task->threshold_bytes : -1;
     if (__builtin_add_overflow(traced, task->threshold_bytes, &task->high_bytes))
         task->high_bytes = INT64_MAX;
 }
@@ -190,8 +184,8 @@ static void remove_task(struct task *task)
 static void mark_due(void)
 {
     uint64_t now_ns = tm_clock_monotonic_ns();
-    int64_t low = atomic_exchange(&lowest_bytes, INT64_MAX);
-    int64_t high = atomic_exchange(&highest_bytes, -1);
+    int64_t low, high;
+    tm_watch_take(TM_WATCH_TASKS, &low, &high);
     for (size_t i = 0; i < n_tasks; i++) {
         struct task *task = &tasks[i];
         if (task->armed &&
@@ -419,14 +413,30 @@ void tm_tasks_cancel_all(void)
 
 /* ---- for Python ---- */
 
-static bool set_terms(struct task *task, long long delay_s, long long threshold_bytes)
+static void set_terms(struct task *task, long long delay_s, long long threshold_bytes)
 {
     if (__builtin_mul_overflow((uint64_t)delay_s, TM_NS_PER_S, &task->delay_ns))
         task->delay_ns = TM_NEVER;
     task->threshold_bytes = threshold_bytes;
-    centre(task);
-    retune();
-    return true;
+}
+
+/* What has happened is for the windows and timers that were in force till now. */
+static void settle(void)
+{
+    mark_due();
+    if (first_due() != NULL) {
+        request();
+        ring();
+    }
+}
+
+/* A call that is due stays due, and centres the task when it has been made. */
+static void change(struct task *task, long long delay_s, long long threshold_bytes)
+{
+    settle();
+    set_terms(task, delay_s, threshold_bytes);
+    if (!task->due)
+        centre(task);
 }
 
 static struct task *add(PyObj *object)
@@ -470,7 +480,10 @@ PyObj *tm_tasks_py_schedule(PyObj *self, PyObj *args)
     }
     task->left = repeat > 0 ? (uint64_t)repeat : ENDLESS;
     task->serial = ++last_serial;
+    settle();
     set_terms(task, delay_s, threshold_bytes);
+    centre(task);
+    retune();
     return tm_py_none();
 }
 
@@ -486,7 +499,7 @@ PyObj *tm_tasks_py_change(PyObj *self, PyObj *args)
     if (task != NULL && delay_s == 0 && threshold_bytes == 0)
         remove_task(task);
     else if (task != NULL)
-        set_terms(task, delay_s, threshold_bytes);
+        change(task, delay_s, threshold_bytes);
     retune();
     return tm_py_none();
 }

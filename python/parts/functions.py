@@ -159,4 +159,5 @@ def get_unicode_interned():
 
 
 # What programs may replace: Snapshot.create() asks the replacement then.
-_originals = {"get_traces": get_traces, "get_stats": get_stats}
+_originals = {"get_traces": get_traces, "get_stats": get_stats,
+              "get_traceback_limit": get_traceback_limit}

@@ -181,6 +181,8 @@ class Snapshot(object):
                 and _core.is_enabled()):
             self = cls._of_image(_core.image_take(bool(traces)))
             self.metrics = {}
+            if get_traceback_limit is not _originals["get_traceback_limit"]:
+                self.traceback_limit = get_traceback_limit()
         else:
             self = cls.__new__(cls)
             Snapshot.__init__(self, datetime.datetime.now(), os.getpid(), get_traceback_limit(),

@@ -33,8 +33,8 @@ def body(name):
 pytestmark = pytest.mark.pythons(low=(2, 7), high=(3, 13))
 
 
-@pytest.mark.parametrize("name", ["behaviours.py", "document.py", "signatures.py",
-                                  "snapshot_tasks.py"])
+@pytest.mark.parametrize("name", ["tracing.py", "filters.py", "tasks.py", "snapshots.py",
+                                  "display.py", "snapshot_tasks.py", "signatures.py"])
 def test_body(python, name):
     must(run(python, body(name)))
 
@@ -111,6 +111,50 @@ def test_command_line(python, tmp_path):
     assert status == 1 and out.startswith("ERROR: cannot run"), out
 
 
+# Each option of the document by both its names, and what says that it was taken.
+OPTIONS = [
+    (["-a"], ["--address"], "allocations per address\n"),
+    (["-f"], ["--file"], "allocations per filename\n"),
+    (["-n", "1"], ["--number", "1"], "Top 1 allocations"),
+    (["-c"], ["--cumulative"], "Cumulative top "),
+    (["-t"], ["--traceback"], "Traceback of the top 2 biggest memory blocks"),
+    (["-b", "0x10"], ["--block=16"], "memory block 0x10: 97 KiB"),
+    (["-i", "*made.py"], ["--include", "*made.py"], "made.py:"),
+    (["-I", "*made.py:2"], ["--include-traceback", "*made.py:2"], "made.py:"),
+    (["-x", "*made.py:2"], ["--exclude", "*made.py:2"], "Top 1 "),
+    (["-X", "*made.py:3"], ["--exclude-traceback", "*made.py:3"], "Top 0 "),
+    (["-S"], ["--hide-size"], ".py:2: count=1\n"),
+    (["-C"], ["--hide-count"], ".py:2: size=97 KiB\n"),
+    (["-A", "-n", "0"], ["--hide-average", "-n", "0"], "2 more: size=195 KiB, count=2\n"),
+    (["-M"], ["--hide-metrics"], "Traced Python memory: size=195 KiB, count=2, average=97 KiB\n\n"),
+    (["-P", "1"], ["--filename-parts=1"], "#1: .../made.py:"),
+    (["--color"], ["--color"], "\033[1m"),
+    (["--no-color"], ["--no-color"], "Top 2 "),
+]
+
+
+def test_documented_options(python, tmp_path):
+    made, path = str(tmp_path / "made.py"), str(tmp_path / "a.tms")
+    traces = {0x10: (100000, ((made, 2), (made, 3))), 0x20: (100000, ((made, 1), (made, 3)))}
+    stats = {made: {1: (100000, 1), 2: (100000, 1)}}
+    must(run(python, "-c", "import datetime, pytracemalloc as t\nt.Snapshot(datetime.datetime.now(),"
+             " 1, %r, %r, {'x': t.Metric('x', 1, 'int')}).write(%r)" % (traces, stats, path)))
+
+    def show(command, *args):
+        done = subprocess.run(command + list(args), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                              env=dict(os.environ, PYTHONPATH=MODULE_DIR))
+        assert done.returncode == 0, done.stderr
+        return done.stdout.decode()
+
+    module, analyze = [python.path, "-m", "pytracemalloc"], [os.path.join(BIN_DIR, "tm-analyze")]
+    for short, long, told in OPTIONS:
+        shown = show(module, *short, path)
+        assert told in shown, (short, shown)
+        assert show(analyze, *long, path) == shown, long
+        assert ("x: 1\n" in shown) == (short[0] not in ("-M", "-t", "-b", "--color")), shown
+    assert show(module, "--first", path, path, path).count("(compared to ") == 2
+
+
 # The document's, name of the module aside; then what stands for "run your application", and the
 # command that the document has for the files.
 APPLICATION = "# ... run your application ...\n"
@@ -157,20 +201,13 @@ pytracemalloc.add_exclude_filter(pytracemalloc.__file__)
 }
 
 
-# Each goes on until the example has shown what it is for: whether a call comes after one growth or
-# the next is for behaviours.py to say.
-GROWS = "n = 6 * 1024 * 1024\ndata = [b'x' * n]\n"
-APPLICATIONS = {
-    "differences": GROWS + """seen = set([None])
-while len(seen) < 3:
-    data.append(b'x' * n)
-    seen.add(task.display_top.previous_top_stats)
-""",
-    "compare": GROWS + """import os
-while not os.path.exists('tracemalloc-0002.pickle'):
-    data.append(b'x' * n)
-""",
-}
+# Two growths by more than the examples' threshold, and a bytecode boundary after each.
+GROWS = """n = 6 * 1024 * 1024
+first = b'x' * n
+for i in range(3): pass
+second = b'x' * n
+for i in range(3): pass
+"""
 
 
 def test_examples(python, tmp_path, monkeypatch):
@@ -178,18 +215,22 @@ def test_examples(python, tmp_path, monkeypatch):
     outputs = {}
     for name, example in EXAMPLES.items():
         (tmp_path / "as_it_stands.py").write_text(example)
-        must(run(python, "as_it_stands.py"))
-        (tmp_path / (name + ".py")).write_text(
-            example.replace(APPLICATION, APPLICATIONS.get(name, GROWS.replace("[b'x' * n]", "b'x' * n"))))
+        assert must(run(python, "as_it_stands.py")) == "" or name == "display_top"
+    assert list(tmp_path.glob("tracemalloc*")) == []  # nothing had grown
+    for name, example in EXAMPLES.items():
+        (tmp_path / (name + ".py")).write_text(example.replace(APPLICATION, GROWS))
         outputs[name] = must(run(python, name + ".py"))
     top = outputs["display_top"]
     assert "Top " in top and "allocations per filename and line number\n" in top
     assert "display_top.py:5: size=6 MiB, count=1\n" in top, top
     shown = outputs["differences"]
-    assert shown.count("differences.py: ") >= 2 and "(compared to " in shown, shown
+    lines = [line.split("differences.py: ") for line in shown.splitlines()]
+    assert [line[1] for line in lines if len(line) == 2] == ["6 MiB", "12 MiB (+6 MiB)"], shown
     assert "count=" not in shown and "average=" not in shown and "gc.objects" not in shown, shown
     status, out = run(python, "-m", "pytracemalloc", "snapshot.pickle")
     assert status == 0 and "snapshot.py:5: size=6 MiB, count=1\n" in out, out
     names = ["tracemalloc-0001.pickle", "tracemalloc-0002.pickle"]
+    assert sorted(path.name for path in tmp_path.glob("tracemalloc*")) == names
     status, out = run(python, "-m", "pytracemalloc", *names)
-    assert status == 0 and "(compared to " in out and "compare.py:" in out, out
+    assert status == 0 and "(compared to " in out, out
+    assert "compare.py:11: size=6 MiB (+6 MiB), count=1 (+1)\n" in out, out

@@ -3,9 +3,10 @@
 import os
 import sys
 import unittest
+from datetime import datetime
 
 import pytracemalloc as t
-from behaviours import Case, allocate
+from case import Case, allocate
 from old import FileError, TextOut
 
 
@@ -29,6 +30,21 @@ class SnapshotTasks(Case):
         self.assertRaises(FileError, task.take_snapshot)
         task.filename_template = self.path("$counter")
         self.assertEqual(task.take_snapshot()[1], self.path("0002"))
+
+    def test_callback_before_naming_and_writing(self):
+        t.enable()
+
+        def callback(snapshot):
+            self.assertEqual(os.listdir(self.folder), [])
+            snapshot.timestamp = datetime(2013, 10, 3, 11, 34, 39, 5)
+            snapshot.add_metric("mine", 3, "int")
+            task.filename_template = self.path("$timestamp")
+
+        task = t.TakeSnapshotTask("nowhere/$counter", callback=callback)
+        self.assertEqual(task.take_snapshot()[1], self.path("2013-10-03-11:34:39"))
+        written = t.Snapshot.load(self.path("2013-10-03-11:34:39"))
+        self.assertEqual(written.get_metric("mine"), 3)
+        self.assertEqual(written.timestamp, datetime(2013, 10, 3, 11, 34, 39, 5))
 
     def test_scheduled(self):
         t.enable()
@@ -178,6 +194,13 @@ class SnapshotTasks(Case):
         self.assertIn("Top ", out.getvalue())
         self.assertEqual(t.DisplayTopTask().count, 10)
         self.assertIs(type(task.display()), t.Snapshot)
+        task = t.DisplayTopTask(3)
+        saved, sys.stdout = sys.stdout, TextOut()  # after the task was made
+        try:
+            task.display()
+            self.assertIn("Top 3 ", sys.stdout.getvalue())
+        finally:
+            sys.stdout = saved
         del keep
 
 

@@ -1,41 +1,25 @@
 # SPDX-License-Identifier: MIT
-"""Runs under every Python: snapshots, their files, and what is displayed of them."""
+"""Runs under every Python: snapshots, their files and groups."""
 import os
 import pickle
+import struct
 import sys
 import unittest
 from datetime import datetime
 
 import pytracemalloc as t
-from behaviours import Case, allocate
+from case import Case, allocate
+from invented import LATER, NOW, make_snapshots, make_stats, make_traces
 from old import SEES_ALL, FileError, TextOut
 
-NOW = datetime(2013, 10, 3, 11, 34, 39, 500000)
-LATER = datetime(2013, 10, 3, 11, 34, 45)
 
-
-def make_traces():
-    return {
-        0x10001: (10, (("a.py", 2), ("b.py", 4))),
-        0x10002: (10, (("a.py", 2), ("b.py", 4))),
-        0x10003: (10, (("a.py", 2), ("b.py", 4))),
-        0x20001: (2, (("a.py", 5), ("b.py", 4))),
-        0x30001: (66, (("b.py", 1),)),
-        0x40001: (7, ((None, None),)),
-    }
-
-
-def make_stats():
-    return {"a.py": {2: (30, 3), 5: (2, 1)}, "b.py": {1: (66, 1)}, None: {None: (7, 1)}}
-
-
-def make_snapshots():
-    first = t.Snapshot(NOW, 123, make_traces(), make_stats(), None)
-    traces = make_traces()
-    traces.update({0x20002: (5000, (("a.py", 5), ("b.py", 4))), 0x50001: (400, (("c.py", 578),))})
-    del traces[0x40001]
-    stats = {"a.py": {2: (30, 3), 5: (5002, 2)}, "b.py": {1: (66, 1)}, "c.py": {578: (400, 1)}}
-    return first, t.Snapshot(LATER, 123, traces, stats, None)
+def crc32c(data):
+    crc = 0xFFFFFFFF
+    for byte in bytearray(data):
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
 
 
 class Snapshots(Case):
@@ -119,6 +103,51 @@ class Snapshots(Case):
         self.assertEqual(snapshot.get_metric("tracemalloc.traced.max_size"), 4444)
         self.assertEqual(snapshot.get_metric("tracemalloc.traces"), 6)
 
+    def test_create_asks_for_each_of_them(self):
+        names = ["get_traced_memory", "get_tracemalloc_memory", "get_process_memory",
+                 "get_traceback_limit", "is_enabled"] + ["get_arena_size"] * SEES_ALL
+        t.set_traceback_limit(3)
+        t.enable()
+        for name in names:
+            saved, asked = getattr(t, name), []
+            setattr(t, name, lambda: asked.append(1) or (
+                True if name == "is_enabled" else
+                77 if name in ("get_arena_size", "get_traceback_limit") else (5000, 1000)))
+            try:
+                snapshot = t.Snapshot.create(traces=True)
+            finally:
+                setattr(t, name, saved)
+            self.assertTrue(asked, name)
+            self.assertEqual(snapshot.traceback_limit, 77 if name == "get_traceback_limit" else 3)
+            if name == "get_tracemalloc_memory":
+                self.assertEqual(snapshot.get_metric("tracemalloc.module.size"), 5000)
+                self.assertEqual(snapshot.get_metric("tracemalloc.module.free"), 1000)
+                self.assertEqual(snapshot.get_metric("tracemalloc.module.fragmentation"), 0.2)
+            elif name == "get_arena_size":
+                self.assertEqual(snapshot.get_metric("tracemalloc.arena_size"), 77)
+
+    def test_no_fragmentation_of_nothing(self):
+        saved = t.get_tracemalloc_memory
+        t.get_tracemalloc_memory = lambda: (0, 0)
+        t.enable()
+        try:
+            metrics = t.Snapshot.create().metrics
+        finally:
+            t.get_tracemalloc_memory = saved
+        self.assertEqual(metrics["tracemalloc.module.size"].value, 0)
+        self.assertNotIn("tracemalloc.module.fragmentation", metrics)
+
+    def test_no_process_memory(self):
+        saved = t.get_process_memory
+        t.get_process_memory = lambda: None
+        t.enable()
+        try:
+            metrics = t.Snapshot.create().metrics
+        finally:
+            t.get_process_memory = saved
+        self.assertNotIn("process_memory.rss", metrics)
+        self.assertIn("tracemalloc.traced.size", metrics)
+
     def test_files(self):
         live = None
         t.set_traceback_limit(3)
@@ -201,14 +230,15 @@ class Snapshots(Case):
         t.Snapshot(NOW, 77, make_traces(), make_stats()).write(self.path("good"))
         with open(self.path("good"), "rb") as file:
             good = file.read()
-        newer = good[:8] + b"\x63" + good[9:]
+        newer = good[:8] + b"\x63" + good[9:24]
+        newer += struct.pack("<I", crc32c(newer)) + good[28:]
         for content in (b"", b"hello", good[:-5], good[:40], good[:60] + b"\xff" + good[61:]):
             with open(self.path("bad"), "wb") as file:
                 file.write(content)
             self.raises(TypeError, "invalid file format", t.Snapshot.load, self.path("bad"))
         with open(self.path("bad"), "wb") as file:
             file.write(newer)
-        self.assertRaises(TypeError, t.Snapshot.load, self.path("bad"))
+        self.raises(TypeError, "unknown format version", t.Snapshot.load, self.path("bad"))
         self.assertRaises(FileError, t.Snapshot.load, self.path("absent"))
 
     def test_failed_write_leaves_nothing(self):
@@ -241,6 +271,11 @@ class Snapshots(Case):
         snapshot.apply_filters([t.Filter(True, "b.py", 4, True)])
         self.assertEqual(len(snapshot.traces), 3)
         self.assertRaises(TypeError, snapshot.apply_filters, ["a"])
+
+    def test_file_without_lines_goes(self):
+        snapshot = t.Snapshot(NOW, 77, make_traces(), make_stats())
+        snapshot.apply_filters([t.Filter(False, "b.py", 1)])
+        self.assertEqual(snapshot.stats, {"a.py": {2: (30, 3), 5: (2, 1)}, None: {None: (7, 1)}})
 
     def test_top_by(self):
         snapshot = make_snapshots()[0]
@@ -275,6 +310,25 @@ class Snapshots(Case):
         snapshot.traces[7] = (99, (("new", 1),))
         self.assertEqual(snapshot.top_by("address").stats, {7: (99, 1)})
 
+    def test_order(self):
+        """abs(size_diff), size, abs(count_diff), count, key: each in its turn."""
+        expected = [(-9, 1, 0, 1, "a"), (8, 2, 0, 1, "a"), (8, 1, -5, 1, "a"), (-8, 1, 4, 2, "a"),
+                    (8, 1, -4, 1, "b"), (-8, 1, 4, 1, "a"), (0, 99, 99, 99, "z")]
+        for rows in (expected[::-1], expected[3:] + expected[:3], list(expected)):
+            diff = t.StatsDiff(rows, None, t.GroupedStats(NOW, {}, "filename"))
+            diff.sort()
+            self.assertEqual(diff.differences, expected)
+        stats = [dict((chr(97 + i % 26) + str(i), (i * 7 % 5, 1 + i % 3)) for i in range(n, n + 90))
+                 for n in (0, 40)]
+        top = [t.Snapshot(NOW, 1, None, {name: {1: pair} for name, pair in one.items()})
+               .top_by("filename") for one in stats]
+        diff = top[1].compare_to(top[0])  # by C
+        diff.sort()
+        by_python = t.StatsDiff(list(diff.differences)[::-1], None, top[1])
+        by_python.sort()
+        self.assertEqual(diff.differences, by_python.differences)
+        self.assertEqual(len(diff.differences), 130)
+
     def test_compare(self):
         first, second = make_snapshots()
         diff = second.top_by("line").compare_to(first.top_by("line"))
@@ -295,156 +349,6 @@ class Snapshots(Case):
         self.assertEqual(diff.differences, [
             (0, 5032, 0, 5, "a.py"), (0, 400, 0, 1, "c.py"), (0, 66, 0, 1, "b.py")])
         self.assertIsNone(diff.old_stats)
-
-
-class Display(Case):
-    def show(self, display, *args, **kwargs):
-        out = TextOut()
-        display(*args, file=out, **kwargs)
-        return out.getvalue()
-
-    def test_diff(self):
-        first, second = make_snapshots()
-        first.add_metric("m.size", 5119, "size")
-        second.add_metric("m.size", 5120, "size")
-        second.add_metric("a.percent", 0.25, "percent")
-        first.add_metric("gone", 7, "int")
-        top = t.DisplayTop()
-        self.assertEqual(self.show(top.display_snapshot, first, 2), (
-            "2013-10-03 11:34:39: Top 2 allocations per filename and line number\n"
-            "#1: b.py:1: size=66 B, count=1\n"
-            "#2: a.py:2: size=30 B, count=3, average=10 B\n"
-            "2 more: size=9 B, count=2, average=4 B\n"
-            "Traced Python memory: size=105 B, count=6, average=17 B\n"
-            "\n"
-            "gone: 7\n"
-            "m.size: 5119 B\n"
-            "\n"))
-        self.assertEqual(self.show(top.display_snapshot, second, 3), (
-            "2013-10-03 11:34:45: Top 3 allocations per filename and line number"
-            " (compared to 2013-10-03 11:34:39)\n"
-            "#1: a.py:5: size=5002 B (+5000 B), count=2 (+1), average=2501 B\n"
-            "#2: c.py:578: size=400 B (+400 B), count=1 (+1)\n"
-            "#3: ???:?: size=0 B (-7 B), count=0 (-1)\n"
-            "2 more: size=96 B (+0 B), count=4 (+0), average=24 B\n"
-            "Traced Python memory: size=5 KiB (+5 KiB), count=7 (+1), average=785 B\n"
-            "\n"
-            "a.percent: 25.0%\n"
-            "gone: 0 (-7)\n"
-            "m.size: 5 KiB (+1 B)\n"
-            "\n"))
-
-    def test_options(self):
-        first, second = make_snapshots()
-        top = t.DisplayTop()
-        top.count = top.average = False
-        self.assertEqual(self.show(top.display_snapshot, first, 1, "filename"), (
-            "2013-10-03 11:34:39: Top 1 allocations per filename\n"
-            "#1: b.py: 66 B\n"
-            "2 more: 39 B\n"
-            "Traced Python memory: 105 B\n"
-            "\n"))
-        top = t.DisplayTop()
-        self.assertEqual(self.show(top.display_snapshot, first, 1, "address"), (
-            "2013-10-03 11:34:39: Top 1 allocations per address\n"
-            "#1: memory block 0x30001: size=66 B\n"
-            "5 more: size=39 B, average=7 B\n"
-            "Traced Python memory: size=105 B, average=17 B\n"
-            "\n"))
-        top = t.DisplayTop()
-        self.assertEqual(self.show(top.display_snapshot, first, 1, "filename", True), (
-            "2013-10-03 11:34:39: Cumulative top 1 allocations per filename\n"
-            "#1: b.py: size=98 B, count=5, average=19 B\n"
-            "2 more: size=39 B, count=5, average=7 B\n"
-            "\n"))
-
-    def test_second_display_without_metrics(self):
-        top = t.DisplayTop()
-        for _ in range(2):
-            grouped = t.GroupedStats(NOW, {("a", 1): (1, 1)}, "line", metrics=None)
-            self.assertIn("a:1", self.show(top.display_top_stats, grouped))
-
-    def test_compare_to_first(self):
-        first, second = make_snapshots()
-        top = t.DisplayTop()
-        top.compare_to_previous = False
-        for snapshot in (first, second, second):
-            text = self.show(top.display_snapshot, snapshot)
-        self.assertIn("(compared to 2013-10-03 11:34:39)", text)
-
-    def test_color(self):
-        first, second = make_snapshots()
-        top = t.DisplayTop()
-        top.color = True
-        text = self.show(top.display_snapshot, first, 1)
-        self.assertIn("\033[1m2013-10-03 11:34:39\033[0m: \033[36mTop 1", text)
-        self.assertIn("\033[33m66 B\033[0m", text)
-        text = self.show(top.display_snapshot, second, 1)
-        self.assertIn("\033[1m5002 B\033[0m (\033[33m+5000 B\033[0m)", text)
-
-        class Terminal(TextOut):
-            def isatty(self):
-                return True
-        top = t.DisplayTop()
-        out = Terminal()
-        os.environ["NO_COLOR"] = "1"
-        try:
-            top.display_snapshot(first, file=out)
-        finally:
-            del os.environ["NO_COLOR"]
-        self.assertNotIn("\033", out.getvalue())
-        top.display_snapshot(first, file=out)
-        self.assertIn("\033", out.getvalue())
-
-    def test_filenames(self):
-        top = t.DisplayTop()
-        for name, expected in (("a/b/c.py", "a/b/c.py"), ("a/b/c/d.py", ".../b/c/d.py"),
-                               ("/b/c.py", "/b/c.py"), ("/a/b/c.py", ".../a/b/c.py"),
-                               ("", "???")):
-            grouped = t.GroupedStats(NOW, {name: (1, 1)}, "filename")
-            self.assertIn("#1: %s: " % expected, self.show(top.display_top_stats, grouped))
-
-    def test_sizes(self):
-        top = t.DisplayTop()
-        top.count = top.average = False
-        for size, expected in ((0, "0 B"), (5119, "5119 B"), (5120, "5 KiB"),
-                               (5 * 1024 ** 2 - 1, "5119 KiB"), (5 * 1024 ** 2, "5 MiB"),
-                               (5 * 1024 ** 3, "5 GiB"), (5 * 1024 ** 4, "5 TiB"),
-                               (9000 * 1024 ** 4, "9000 TiB")):
-            grouped = t.GroupedStats(NOW, {"a": (size, 1)}, "filename")
-            top.previous_top_stats = None
-            self.assertIn("#1: a: %s\n" % expected, self.show(top.display_top_stats, grouped))
-
-    def test_display(self):
-        t.enable()
-        seen = []
-        snapshot = None
-        out = TextOut()
-        saved, sys.stdout = sys.stdout, out
-        try:
-            snapshot = t.DisplayTop().display(2, callback=seen.append)
-        finally:
-            sys.stdout = saved
-        self.assertEqual(seen, [snapshot])
-        self.assertIn("allocations per filename and line number", out.getvalue())
-
-    def test_the_analyzer_says_the_same(self):
-        import subprocess
-        from behaviours import __file__ as here
-        analyze = os.path.join(os.environ.get("TM_BIN_DIR", ""), "tm-analyze")
-        if not os.path.exists(analyze):
-            self.skipTest("no tm-analyze")
-        first, second = make_snapshots()
-        first.add_metric("m.size", 5119, "size")
-        second.add_metric("m.size", 512000, "size")
-        first.write(self.path("1.tms"))
-        second.write(self.path("2.pickle"))
-        with open(os.devnull, "w") as null:
-            out = subprocess.check_output([analyze, self.path("1.tms"), self.path("2.pickle")],
-                                          stderr=null).decode()
-        top = t.DisplayTop()
-        self.assertEqual(out, self.show(top.display_snapshot, first) +
-                         self.show(top.display_snapshot, second))
 
 
 if __name__ == "__main__":

@@ -171,12 +171,13 @@ PyObj *tm_live_get_trace(PyObj *self, PyObj *address)
 /*
  * What lies before an object in its block: the GC head, and from 3.11 on two words for a managed
  * dict or weakref list. A type's flags are at byte 168 (Include/cpython/object.h, the same from
- * 2.7 to 3.14): 1 << 14 has a GC head; 1 << 3 (3.12 on) and 1 << 4 (3.11 on) have a pre-header.
+ * 2.7 to 3.14, less the longer head of a free-threaded build): 1 << 14 has a GC head; 1 << 3 (3.12 on) and 1 << 4 (3.11 on) have a pre-header.
  */
 static uint64_t object_address(PyObj *object)
 {
     static long gc_head_bytes = -1; /* learnt once: it changed with 3.8, and within 3.7 */
-    uint64_t flags = *(unsigned long *)((char *)tm_py_type(object) + 168);
+    size_t flags_at = 168 + (tm_py_head_words() - 1) * sizeof(void *);
+    uint64_t flags = *(unsigned long *)((char *)tm_py_type(object) + flags_at);
     uint64_t addr = (uint64_t)object;
     if (gc_head_bytes < 0) {
         PyObj *list = tm_pyf.PyList_New(0), *sys = tm_pyf.PyImport_ImportModule("sys");

@@ -7,7 +7,8 @@ PyObj *tm_metric_arena_size(PyObj *self, PyObj *unused)
 {
     (void)self;
     (void)unused;
-    if (!tm_arena_is_supported())
+    /* A free-threaded build's mimalloc takes its memory by itself. */
+    if (!tm_arena_is_supported() || tm_py.free_threaded)
         return tm_py_raise(tm_pyf.not_implemented_error, "this Python has no hook for arenas");
     return tm_pyf.PyLong_FromUnsignedLongLong(tm_arena_bytes());
 }

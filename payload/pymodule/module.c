@@ -134,6 +134,21 @@ static bool is_main_interpreter(void)
                               (uint64_t)main_interpreter();
 }
 
+#define NO_GIL "pytracemalloc needs the GIL, which PYTHON_GIL=0 or -X gil=0 keeps off"
+
+/* A free-threaded Python switches it on for a module that does not say that it can do without, unless
+ * it was told not to (Python/import.c of 3.13). */
+static bool has_gil(void)
+{
+    PyObj *sys = tm_py.free_threaded ? tm_pyf.PyImport_ImportModule("sys") : NULL;
+    PyObj *enabled = sys ? tm_pyf.PyObject_CallMethod(sys, "_is_gil_enabled", NULL) : NULL;
+    bool has = !tm_py.free_threaded || (enabled != NULL && tm_pyf.PyObject_IsTrue(enabled) == 1);
+    tm_py_decref(enabled);
+    tm_py_decref(sys);
+    tm_py.PyErr_Clear();
+    return has;
+}
+
 static struct definition {
     /* What an object of a free-threaded build begins with: ob_tid; ob_mutex, ob_gc_bits and
      * ob_ref_local, whose highest value stands for "immortal" (Include/object.h of 3.13). */
@@ -288,6 +303,8 @@ PyObj *PyInit__pytracemalloc(void)
         return tm_py_raise(tm_pyf.import_error, message);
     if (!is_main_interpreter())
         return tm_py_raise(tm_pyf.import_error, NOT_MAIN);
+    if (!has_gil())
+        return tm_py_raise(tm_pyf.import_error, NO_GIL);
     tm_module_imported = true;
     tm_tasks_sync();
     return tm_module_new();

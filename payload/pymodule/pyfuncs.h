@@ -134,10 +134,16 @@ static inline PyObj *tm_py_none(void)
 {
     return tm_py_incref(tm_py.none);
 }
-/* PyObject.ob_type, borrowed: the second word of every object. */
+/* Words before PyObject.ob_type: the reference count; in a free-threaded build the thread, a word of
+ * flags and the local count, the shared count (Include/object.h of 3.13). */
+static inline size_t tm_py_head_words(void)
+{
+    return tm_py.free_threaded ? 3 : 1;
+}
+/* PyObject.ob_type, borrowed. */
 static inline PyObj *tm_py_type(PyObj *object)
 {
-    return ((PyObj **)object)[1];
+    return ((PyObj **)object)[tm_py_head_words()];
 }
 static inline PyObj *tm_py_raise(PyObj *exception, const char *message)
 {

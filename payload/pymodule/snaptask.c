@@ -283,7 +283,8 @@ static bool take(PyObj *task, const struct terms *terms)
 enum tm_snaptask_outcome tm_snaptask_call(PyObj *task)
 {
     struct terms terms;
-    if (!tm_tracer_is_enabled())
+    /* A free-threaded build's hooks cannot be muted; Python code of ours is not traced there. */
+    if (!tm_tracer_is_enabled() || tm_py.free_threaded)
         return TM_SNAPTASK_NOT_PLAIN;
     tm_hooks_mute_here();
     PyObj *dict = is_class_as_made(task) ? tm_py.PyObject_GetAttrString(task, "__dict__") : NULL;

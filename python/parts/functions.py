@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: MIT
 # What tracing does, and what is known of the blocks and of the process.
 
-try:
-    _core  # set by the loader in an attached process
-except NameError:
+if "_core" not in globals():  # set by the loader in an attached process
     import _pytracemalloc as _core
 
 __version__ = _core.version

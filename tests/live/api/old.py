@@ -3,6 +3,7 @@
 import inspect
 import io
 import sys
+import sysconfig
 import unittest
 
 import pytracemalloc
@@ -15,8 +16,12 @@ TextOut = io.BytesIO if PY2 else io.StringIO
 # An error of a file: 2.7's open() raises this one.
 FileError = IOError if PY2 else OSError
 
+# Whether allocators other than pymalloc are in: their blocks have no GC head, and no arena hook.
+FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+
 # A 2.7 without the patch: what is taken by malloc is not seen, and arenas are not counted.
 SEES_ALL = not pytracemalloc.unseen
+COUNTS_ARENAS = SEES_ALL and not FREE_THREADED
 
 try:
     intern = intern  # a builtin of 2.7

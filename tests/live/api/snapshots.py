@@ -10,7 +10,7 @@ from datetime import datetime
 import pytracemalloc as t
 from case import Case, allocate
 from invented import LATER, NOW, make_snapshots, make_stats, make_traces
-from old import SEES_ALL, FileError, TextOut
+from old import COUNTS_ARENAS, FileError, TextOut
 
 
 def crc32c(data):
@@ -76,7 +76,7 @@ class Snapshots(Case):
             "tracemalloc.traces": "int", "tracemalloc.module.size": "size",
             "tracemalloc.module.free": "size", "tracemalloc.module.fragmentation": "percent",
             "tracemalloc.arena_size": "size"}
-        if not SEES_ALL:
+        if not COUNTS_ARENAS:
             del expected["tracemalloc.arena_size"]
         self.assertEqual({name: m.format for name, m in snapshot.metrics.items()}, expected)
         self.assertEqual(snapshot.get_metric("tracemalloc.traces"), len(snapshot.traces))
@@ -105,7 +105,7 @@ class Snapshots(Case):
 
     def test_create_asks_for_each_of_them(self):
         names = ["get_traced_memory", "get_tracemalloc_memory", "get_process_memory",
-                 "get_traceback_limit", "is_enabled"] + ["get_arena_size"] * SEES_ALL
+                 "get_traceback_limit", "is_enabled"] + ["get_arena_size"] * COUNTS_ARENAS
         t.set_traceback_limit(3)
         t.enable()
         for name in names:

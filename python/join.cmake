@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-# cmake -DOUTPUT=FILE -DPARTS=A,B,C -P join.cmake: one Python source of several, in that order. The
-# licence is said once, by the first.
+# cmake -DOUTPUT=FILE -DPARTS=A,B,C -DVERSION=V -P join.cmake: one Python source of several, in that
+# order. The licence is said once, by the first; %VERSION% is replaced.
 
 string(REPLACE "," ";" parts "${PARTS}")
 set(joined "# SPDX-License-Identifier: MIT\n")
@@ -12,4 +12,5 @@ foreach(part IN LISTS parts)
     endif()
     string(APPEND joined "${text}")
 endforeach()
+string(REPLACE "%VERSION%" "${VERSION}" joined "${joined}")
 file(WRITE ${OUTPUT} "${joined}")

@@ -254,6 +254,9 @@ static struct tm_py_method methods[] = {
     {"create_module", tm_session_py_create_module, TM_PY_METH_O, NULL},
     {"exec_module", tm_session_py_exec_module, TM_PY_METH_O, NULL},
     {"get_source", tm_session_py_get_source, TM_PY_METH_O, NULL},
+    {"get_code", tm_session_py_get_code, TM_PY_METH_O, NULL},
+    {"is_package", tm_session_py_is_package, TM_PY_METH_O, NULL},
+    {"at_session_end", tm_session_py_at_end, TM_PY_METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };
 

@@ -21,6 +21,7 @@ struct baseline {
 
 static PyObj *core;  /* a reference to the C module while the session lasts */
 static PyObj *layer; /* a reference to the module `pytracemalloc`, once it is imported */
+static PyObj *borrowers; /* a list: what modules that use our C module want called at the end */
 static struct baseline *baselines;
 static size_t n_baselines;
 
@@ -240,6 +241,22 @@ PyObj *tm_session_py_load_module(PyObj *self, PyObj *args)
     return NULL;
 }
 
+/* What `python -m` and runpy ask for: it would put tm-analyze in the place of the process. */
+PyObj *tm_session_py_get_code(PyObj *self, PyObj *name)
+{
+    (void)self;
+    (void)name;
+    return tm_py_raise(tm_pyf.import_error,
+                       "an attached process does not run pytracemalloc: run tm-analyze instead");
+}
+
+PyObj *tm_session_py_is_package(PyObj *self, PyObj *name)
+{
+    (void)self;
+    (void)name;
+    return tm_pyf.PyBool_FromLong(0);
+}
+
 /* ---- the end ---- */
 
 static void remove_finder(void)
@@ -252,6 +269,26 @@ static void remove_finder(void)
         tm_py_decref(tm_pyf.PyObject_CallMethod(path, "pop", "l", (long)i));
         tm_py.PyErr_Clear();
     }
+}
+
+/* A pytracemalloc.py of the program's own folders, imported while we are attached, uses our C module
+ * and lets it go now. */
+PyObj *tm_session_py_at_end(PyObj *self, PyObj *callable)
+{
+    if (self == core && borrowers == NULL)
+        borrowers = tm_pyf.PyList_New(0);
+    if (self == core && (borrowers == NULL || tm_pyf.PyList_Append(borrowers, callable) < 0))
+        return NULL;
+    return tm_py_none();
+}
+
+static void tell_borrowers(void)
+{
+    for (PySize i = 0; borrowers != NULL && i < tm_pyf.PyList_Size(borrowers); i++)
+        tm_py_decref(tm_pyf.PyObject_CallObject(tm_pyf.PyList_GetItem(borrowers, i), NULL));
+    tm_py.PyErr_Clear();
+    tm_py_decref(borrowers);
+    borrowers = NULL;
 }
 
 /* The Python half goes if nobody outside holds anything of it. */
@@ -320,6 +357,7 @@ bool tm_session_end(void)
     tm_module_detached = true;
     remove_finder();
     bool quiet = tm_tasks_stop();
+    tell_borrowers();
     bool layer_gone = drop_layer();
     bool core_gone = drop_core();
     tm_pyf.PyErr_Restore(type, value, traceback);

@@ -24,3 +24,7 @@ PyObj *tm_session_py_exec_module(PyObj *self, PyObj *module);
 PyObj *tm_session_py_find_module(PyObj *self, PyObj *args); /* before 3.4, as is the next */
 PyObj *tm_session_py_load_module(PyObj *self, PyObj *args);
 PyObj *tm_session_py_get_source(PyObj *self, PyObj *name);
+PyObj *tm_session_py_get_code(PyObj *self, PyObj *name);
+PyObj *tm_session_py_is_package(PyObj *self, PyObj *name);
+/* at_session_end(callable): called when the session ends. */
+PyObj *tm_session_py_at_end(PyObj *self, PyObj *callable);

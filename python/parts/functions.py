@@ -1,8 +1,23 @@
 # SPDX-License-Identifier: MIT
 # What tracing does, and what is known of the blocks and of the process.
 
+
+def _find_core():
+    """The C module of the tracer that is attached, if it is of our version, or else our own.
+
+    Who is traced twice would be told two truths.
+    """
+    for finder in sys.meta_path:
+        if getattr(finder, "__name__", "") == "_pytracemalloc" and finder.version == "%VERSION%":
+            return finder
+    import _pytracemalloc
+    return _pytracemalloc
+
+
+_borrows_core = False
 if "_core" not in globals():  # set by the loader in an attached process
-    import _pytracemalloc as _core
+    _core = _find_core()
+    _borrows_core = _core in sys.meta_path
 
 __version__ = _core.version
 unseen = _core.unseen  # what this Python does not let be traced, for people; "": all is traced

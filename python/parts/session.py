@@ -5,12 +5,19 @@ import atexit
 
 
 def _session_end():
-    """Called when an attached tracer leaves: nothing of it may be called at exit."""
+    """Called when an attached tracer leaves: nothing of it may be called any more."""
+    global _core
+    _unregister(_core)
+    if _borrows_core:
+        _core = _OwnCore()
+
+
+def _unregister(core):
     if hasattr(atexit, "unregister"):
-        atexit.unregister(_core.at_exit)
+        atexit.unregister(core.at_exit)
     else:  # 2.7
         handlers = atexit._exithandlers
-        handlers[:] = [entry for entry in handlers if entry[0] is not _core.at_exit]
+        handlers[:] = [entry for entry in handlers if entry[0] is not core.at_exit]
 
 
 if sys.version_info < (3, 4):
@@ -18,9 +25,27 @@ if sys.version_info < (3, 4):
     _module = sys.modules[__name__]
 
 
-def _begin():
-    _core.add_own_file(_begin.__code__.co_filename)
+class _OwnCore(object):
+    """Takes the place of a C module that has left; our own is imported when something is asked."""
+
+    def __getattr__(self, name):
+        global _core, _borrows_core
+        import _pytracemalloc
+        _borrows_core = False
+        _core = _pytracemalloc
+        _prepare()
+        return getattr(_core, name)
+
+
+def _prepare():
+    _core.add_own_file(_prepare.__code__.co_filename)
     atexit.register(_core.at_exit)
+
+
+def _begin():
+    _prepare()
+    if _borrows_core:
+        _core.at_session_end(_session_end)
     nframe = _core.environment()
     if nframe == 0:
         return

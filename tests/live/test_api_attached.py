@@ -5,19 +5,21 @@ import subprocess
 
 import pytest
 
-from tools import must, tm_attach
+from tools import BIN_DIR, must, tm_attach
 
-PROGRAM = os.path.join(os.path.dirname(os.path.abspath(__file__)), "api", "attached.py")
+BODIES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "api")
+OUR_FOLDER = os.path.join(os.path.abspath(BIN_DIR), "..", "lib", "python")
 
 pytestmark = pytest.mark.pythons(low=(2, 7), high=(3, 13))
 
 
 class Program:
-    def __init__(self, python, keeps):
+    def __init__(self, python, body, argument, **environment):
         env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        self.process = subprocess.Popen([python.path, PROGRAM, keeps], stdin=subprocess.PIPE,
-                                        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env,
-                                        universal_newlines=True)
+        env.update(environment, PYTHONDONTWRITEBYTECODE="1")
+        self.process = subprocess.Popen(
+            [python.path, os.path.join(BODIES, body), argument], stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env, universal_newlines=True)
 
     def hear(self):
         return self.process.stdout.readline().strip()
@@ -31,8 +33,8 @@ class Program:
 def program():
     started = []
 
-    def start(python, keeps):
-        started.append(Program(python, keeps))
+    def start(*args, **environment):
+        started.append(Program(*args, **environment))
         assert started[-1].hear() == "ready"
         return started[-1]
 
@@ -45,7 +47,7 @@ def program():
 @pytest.mark.parametrize("keeps", ["unused", "nothing", "module", "snapshot", "class", "task",
                                    "function", "core"])
 def test_comes_and_goes(python, program, tmp_path, keeps):
-    victim = program(python, keeps)
+    victim = program(python, "attached.py", keeps)
     must(tm_attach(victim.process.pid, cwd=tmp_path))
     victim.go_on()
     assert victim.hear() == "True True"
@@ -58,5 +60,28 @@ def test_comes_and_goes(python, program, tmp_path, keeps):
     if keeps == "module":
         assert victim.hear() == "tm is detached from this process"
     assert victim.hear() == "gone"
+    victim.go_on()
+    assert victim.process.wait(30) == 0
+
+
+REFUSED = "an attached process does not run pytracemalloc: run tm-analyze instead"
+
+
+@pytest.mark.parametrize("body, told", [
+    ("our_folder", "True True False"), ("unrelated", "1 True False"), ("as_program", REFUSED)])
+def test_a_module_of_the_programs_own(python, program, tmp_path, body, told):
+    """One tracer, one state; a stranger's module stays what it is; no process is replaced."""
+    (tmp_path / "pytracemalloc.py").write_text("theirs = 1\n")
+    folders = {"our_folder": OUR_FOLDER, "unrelated": str(tmp_path), "as_program": ""}
+    victim = program(python, "beside.py", body, PYTHONPATH=folders[body])
+    must(tm_attach(victim.process.pid, cwd=tmp_path))
+    victim.go_on()
+    assert victim.hear() == told
+    result = tm_attach("--detach", victim.process.pid, cwd=tmp_path)
+    assert result.status == 0, result
+    victim.go_on()
+    untouched = "True" if body == "unrelated" else "False"
+    assert victim.hear() == untouched + " [] False {}"
+    assert victim.hear() == "True True %s 0" % (body == "our_folder")
     victim.go_on()
     assert victim.process.wait(30) == 0

@@ -49,8 +49,10 @@ def test_enable_disable_under_threads(python):
 
 @pytest.mark.parametrize("scenario", ["at_exit_with_tasks", "at_exit_with_threads",
                                       "long_call_without_threads", "deleted_module",
-                                      "subinterpreters", "forks_under_threads"])
+                                      "subinterpreters", "own_gils", "forks_under_threads"])
 def test_surroundings(python, scenario):
+    if scenario == "own_gils" and python.version < (3, 12):
+        pytest.skip("before 3.12 there is one GIL")
     if scenario == "subinterpreters" and python.version < (3,):
         pytest.skip("2.7 has nothing that makes an interpreter from Python")
     assert must(run(python, body("surroundings.py"), scenario)) == "ok\n"

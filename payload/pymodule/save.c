@@ -87,7 +87,12 @@ PyObj *tm_save_py(PyObj *self, PyObj *args)
         return NULL;
     const struct tm_pyextras extras = {
         .timestamp_ns = timestamp_ns, .pid = pid, .traceback_limit = limit, .metrics = metrics};
-    int status = tm_save_image(image, &extras, tm_pyf.PyBytes_AsString(bytes));
+    const char *name = tm_pyf.PyBytes_AsString(bytes);
+    if (strlen(name) != (size_t)tm_pyf.PyBytes_Size(bytes)) {
+        tm_py_decref(bytes);
+        return tm_py_raise(tm_pyf.value_error, "embedded null byte");
+    }
+    int status = tm_save_image(image, &extras, name);
     tm_py_decref(bytes);
     if (status == 0)
         return tm_py_none();

@@ -231,7 +231,13 @@ static bool expand(const struct terms *terms, uint64_t timestamp_ns, int64_t pid
     PyObj *bytes = tm_pyf.PyUnicode_EncodeFSDefault(terms->template);
     if (bytes == NULL)
         return false;
-    bool fits = tm_template_expand(tm_pyf.PyBytes_AsString(bytes), &values, ret, PATH_MAX);
+    const char *template = tm_pyf.PyBytes_AsString(bytes);
+    if (strlen(template) != (size_t)tm_pyf.PyBytes_Size(bytes)) {
+        tm_py_decref(bytes);
+        tm_pyf.PyErr_SetString(tm_pyf.value_error, "embedded null byte");
+        return false;
+    }
+    bool fits = tm_template_expand(template, &values, ret, PATH_MAX);
     tm_py_decref(bytes);
     if (!fits) {
         errno = ENAMETOOLONG;

@@ -46,7 +46,10 @@ def _to_ns(timestamp):
         seconds = int((timestamp - datetime.datetime(1970, 1, 1)).total_seconds())
     else:
         seconds = int(time.mktime(timestamp.timetuple()))
-    return seconds * 10 ** 9 + timestamp.microsecond * 1000
+    nanoseconds = seconds * 10 ** 9 + timestamp.microsecond * 1000
+    if not 0 <= nanoseconds < 2 ** 64:
+        raise OverflowError("the timestamp must be between 1970 and 2554")
+    return nanoseconds
 
 
 def _from_ns(timestamp_ns):
@@ -55,10 +58,9 @@ def _from_ns(timestamp_ns):
 
 
 def _path(filename):
-    try:
-        return os.fspath(filename)
-    except AttributeError:
-        return filename
+    if hasattr(os, "fspath"):
+        filename = os.fspath(filename)
+    return os.fsdecode(filename) if str is not bytes else filename
 
 
 def _snapshot_arguments(init):

@@ -18,6 +18,11 @@ def _task_arguments(init):
     return __init__
 
 
+def _capped(number):
+    """A number for C, None as 0; more than 64 bits hold is for ever anyway."""
+    return min(number or 0, 2 ** 63 - 1)
+
+
 class Task(object):
     """Task(func, *args, **kw)
 
@@ -112,7 +117,7 @@ class Task(object):
         self._change()
 
     def _change(self):
-        _core.task_change(self, self._delay or 0, self._threshold or 0)
+        _core.task_change(self, _capped(self._delay), _capped(self._threshold))
 
     def schedule(self, repeat=None):
         """Schedule the task repeat times, None: until it is cancelled.
@@ -130,7 +135,7 @@ class Task(object):
             raise RuntimeError("the pytracemalloc module must be enabled to schedule a task")
         if self._delay is None and self._threshold is None:
             raise ValueError("delay and memory_threshold are None")
-        _core.task_schedule(self, self._delay or 0, self._threshold or 0, repeat or 0)
+        _core.task_schedule(self, _capped(self._delay), _capped(self._threshold), _capped(repeat))
 
 
 class DisplayTopTask(Task):

@@ -251,6 +251,30 @@ class Snapshots(Case):
         self.assertEqual(os.listdir(self.folder), [])
         self.assertRaises(FileError, snapshot.write, "/dev/full")
 
+    def test_names_of_files(self):
+        snapshot = t.Snapshot(NOW, 77, make_traces(), make_stats())
+        names = [self.path("a.tms"), self.path("b.pickle").encode(), self.path(u"\u20ac.pickle")]
+        if sys.version_info >= (3, 6):
+            import pathlib
+            names += [pathlib.Path(self.path("c.tms")), self.path("\udc80.tms")]
+        if sys.version_info < (3,):
+            names[2] = names[2].encode("utf-8")
+        for name in names:
+            snapshot.write(name)
+            self.assertEqual(t.Snapshot.load(name).traces, make_traces())
+            os.unlink(name)
+        self.raises(ValueError, "embedded null byte", snapshot.write, self.path("a\0b"))
+        for wrong in (None, 5):
+            self.assertRaises(TypeError, snapshot.write, wrong)
+            self.assertRaises(TypeError, t.Snapshot.load, wrong)
+        self.assertEqual(os.listdir(self.folder), [])
+
+    def test_timestamps(self):
+        for wrong in (datetime(1950, 1, 2), datetime(9999, 12, 30)):
+            snapshot = t.Snapshot(wrong, 77, None, make_stats())
+            self.assertRaises((OverflowError, ValueError), snapshot.write, self.path("a"))
+        self.assertEqual(os.listdir(self.folder), [])
+
     def test_pickle_module(self):
         import copy
         snapshot = t.Snapshot(NOW, 77, make_traces(), make_stats())

@@ -40,6 +40,18 @@ class Tasks(Case):
             self.raises(ValueError, "size must be greater than zero or None",
                         task.set_memory_threshold, wrong)
 
+    def test_huge_terms(self):
+        t.enable()
+        task = t.Task(len)
+        for set_one, get_one in ((task.set_delay, task.get_delay),
+                                 (task.set_memory_threshold, task.get_memory_threshold)):
+            set_one(10 ** 30)
+            self.assertEqual(get_one(), 10 ** 30)
+            task.schedule(10 ** 30)
+            self.assertTrue(task.is_scheduled())
+            set_one(10 ** 31)
+            task.cancel()
+
     def test_schedule_checks(self):
         task = t.Task(len)
         self.raises(ValueError, "repeat must be positive or None", task.schedule, 0)

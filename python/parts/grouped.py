@@ -5,6 +5,19 @@ _GROUPS = {"line": 0, "filename": 1, "address": 4}  # enum tm_group_by
 _NOT_MADE = object()
 
 
+def _made_on_first_use(name, make, doc):
+    """A property that is kept in attribute `name`; make(self) gives what is _NOT_MADE yet."""
+    def get_value(self):
+        if getattr(self, name) is _NOT_MADE:
+            setattr(self, name, make(self))
+        return getattr(self, name)
+
+    def set_value(self, value):
+        setattr(self, name, value)
+
+    return property(get_value, set_value, doc=doc)
+
+
 class GroupedStats(object):
     """GroupedStats(timestamp, stats, group_by, cumulative=False, metrics=None)
 
@@ -19,16 +32,8 @@ class GroupedStats(object):
         self.cumulative = cumulative
         self.metrics = metrics
 
-    @property
-    def stats(self):
-        """{key: (size, count)}; made when it is first asked for."""
-        if self._stats is _NOT_MADE:
-            self._stats = _core.groups_stats(self._groups)
-        return self._stats
-
-    @stats.setter
-    def stats(self, stats):
-        self._stats = stats
+    stats = _made_on_first_use("_stats", lambda self: _core.groups_stats(self._groups),
+                               "{key: (size, count)}; made when it is first asked for.")
 
     def _is_native(self):
         return self._groups is not None and self._stats is _NOT_MADE
@@ -83,16 +88,9 @@ class StatsDiff(object):
         self.old_stats = old_stats
         self.new_stats = new_stats
 
-    @property
-    def differences(self):
-        """[(size_diff, size, count_diff, count, key)]; made when it is first asked for."""
-        if self._differences is _NOT_MADE:
-            self._differences = _core.changes_rows(self._changes, -1)
-        return self._differences
-
-    @differences.setter
-    def differences(self, differences):
-        self._differences = differences
+    differences = _made_on_first_use(
+        "_differences", lambda self: _core.changes_rows(self._changes, -1),
+        "[(size_diff, size, count_diff, count, key)]; made when it is first asked for.")
 
     def sort(self):
         """Sort the differences: by abs(size_diff), size, abs(count_diff), count, key, descending."""

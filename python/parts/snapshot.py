@@ -123,35 +123,21 @@ class Snapshot(object):
         self._stats = _NOT_MADE if info["stats"] else None
         return self
 
-    @property
-    def traces(self):
-        """{address: (size, traceback)} or None; made when it is first asked for."""
-        if self._traces is _NOT_MADE:
-            self._traces = _core.image_traces(self._image)
-        return self._traces
-
-    @traces.setter
-    def traces(self, traces):
-        self._traces = traces
-
-    @property
-    def stats(self):
-        """{filename: {lineno: (size, count)}} or None; made when it is first asked for."""
-        if self._stats is _NOT_MADE:
-            self._stats = _core.image_stats(self._image)
-        return self._stats
-
-    @stats.setter
-    def stats(self, stats):
-        self._stats = stats
+    traces = _made_on_first_use(
+        "_traces", lambda self: _core.image_traces(self._image),
+        "{address: (size, traceback)} or None; made when it is first asked for.")
+    stats = _made_on_first_use(
+        "_stats", lambda self: _core.image_stats(self._image),
+        "{filename: {lineno: (size, count)}} or None; made when it is first asked for.")
 
     def __reduce__(self):
         return (type(self), (self.timestamp, self.pid, self.traces, self.stats, self.metrics,
                              self.traceback_limit))
 
     def _build(self, traces, stats):
+        """An image of the dictionaries; who, when and how deep is said where it is written."""
         return _core.image_build(
-            _to_ns(self.timestamp), self.pid, self.traceback_limit,
+            0, 0, self.traceback_limit,
             traces if traces is None or isinstance(traces, dict) else dict(traces),
             stats if stats is None or isinstance(stats, dict) else dict(stats))
 

@@ -113,6 +113,18 @@ def test_command_line(python, tmp_path):
     assert status == 1 and out.startswith("ERROR: cannot run"), out
 
 
+def test_stub():
+    """By mypy's own judgement: each name, parameter and default of the stub is the module's."""
+    stubtest = shutil.which("stubtest")
+    if stubtest is None:
+        pytest.skip("no stubtest")
+    done = subprocess.run([stubtest, "pytracemalloc", "--concise"], stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, cwd=MODULE_DIR,
+                          env=dict(os.environ, PYTHONPATH=MODULE_DIR, MYPYPATH=MODULE_DIR,
+                                   MYPY_CACHE_DIR=os.devnull))
+    assert done.returncode == 0, done.stdout.decode()
+
+
 # Each option of the document by both its names, and what says that it was taken.
 OPTIONS = [
     (["-a"], ["--address"], "allocations per address\n"),

@@ -171,7 +171,8 @@ PyObj *tm_live_get_trace(PyObj *self, PyObj *address)
 /*
  * What lies before an object in its block: the GC head, and from 3.11 on two words for a managed
  * dict or weakref list. A type's flags are at byte 168 (Include/cpython/object.h, the same from
- * 2.7 to 3.14, less the longer head of a free-threaded build): 1 << 14 has a GC head; 1 << 3 (3.12 on) and 1 << 4 (3.11 on) have a pre-header.
+ * 2.7 to 3.14, less the longer head of a free-threaded build): 1 << 14 has a GC head; 1 << 3 (3.12
+ * on) and 1 << 4 (3.11 on) have a pre-header.
  */
 static uint64_t object_address(PyObj *object)
 {

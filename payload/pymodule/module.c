@@ -136,8 +136,8 @@ static bool is_main_interpreter(void)
 
 #define NO_GIL "pytracemalloc needs the GIL, which PYTHON_GIL=0 or -X gil=0 keeps off"
 
-/* A free-threaded Python switches it on for a module that does not say that it can do without, unless
- * it was told not to (Python/import.c of 3.13). */
+/* A free-threaded Python switches it on for a module that does not say that it can do without,
+ * unless it was told not to (Python/import.c of 3.13). */
 static bool has_gil(void)
 {
     PyObj *sys = tm_py.free_threaded ? tm_pyf.PyImport_ImportModule("sys") : NULL;

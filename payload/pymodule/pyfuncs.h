@@ -134,8 +134,8 @@ static inline PyObj *tm_py_none(void)
 {
     return tm_py_incref(tm_py.none);
 }
-/* Words before PyObject.ob_type: the reference count; in a free-threaded build the thread, a word of
- * flags and the local count, the shared count (Include/object.h of 3.13). */
+/* Words before PyObject.ob_type: the reference count; in a free-threaded build the thread, a word
+ * of flags and the local count, the shared count (Include/object.h of 3.13). */
 static inline size_t tm_py_head_words(void)
 {
     return tm_py.free_threaded ? 3 : 1;

@@ -19,8 +19,8 @@ struct baseline {
     PySize refs;
 };
 
-static PyObj *core;  /* a reference to the C module while the session lasts */
-static PyObj *layer; /* a reference to the module `pytracemalloc`, once it is imported */
+static PyObj *core;      /* a reference to the C module while the session lasts */
+static PyObj *layer;     /* a reference to the module `pytracemalloc`, once it is imported */
 static PyObj *borrowers; /* a list: what modules that use our C module want called at the end */
 static struct baseline *baselines;
 static size_t n_baselines;
@@ -271,8 +271,8 @@ static void remove_finder(void)
     }
 }
 
-/* A pytracemalloc.py of the program's own folders, imported while we are attached, uses our C module
- * and lets it go now. */
+/* A pytracemalloc.py of the program's own folders, imported while we are attached, uses our C
+ * module and lets it go now. */
 PyObj *tm_session_py_at_end(PyObj *self, PyObj *callable)
 {
     if (self == core && borrowers == NULL)

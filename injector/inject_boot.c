@@ -211,7 +211,7 @@ static enum poll poll_once(const struct tm_boot_watch *watch, struct tm_stub_dat
 }
 
 /* The claim is written blindly: the new thread looks at it again before each further step. */
-static void abandon(const struct tm_boot_watch *watch)
+void tm_inject_abandon(const struct tm_boot_watch *watch)
 {
     write_u32(watch, offsetof(struct tm_boot, claim), TM_CLAIM_ABANDONED);
 }
@@ -250,6 +250,6 @@ bool tm_inject_boot(const struct tm_boot_watch *watch, struct tm_boot *ret, GErr
         else
             nanosleep(&(struct timespec){0, POLL_NS}, NULL);
     }
-    abandon(watch);
+    tm_inject_abandon(watch);
     return false;
 }

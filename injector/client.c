@@ -17,6 +17,8 @@
 
 #define HELLO_TIMEOUT_MS 30000
 #define RETRY_US 1000
+#define AGENT_GONE                                                                                 \
+    "its agent has gone, or the program has closed the agent's descriptors; --status tells which"
 #ifndef PIDFD_THREAD
 #define PIDFD_THREAD O_EXCL
 #endif
@@ -154,7 +156,7 @@ static bool send_on(tm_client *client, int sock, int fd, gint64 deadline_us, GEr
         if (status == 0)
             return true;
         if (status == -EPIPE || status == -ECONNRESET)
-            return fail(error, TM_CONTROL_ERROR_GONE, client->pid, "its agent has gone");
+            return fail(error, TM_CONTROL_ERROR_GONE, client->pid, AGENT_GONE);
         if (status == -EMSGSIZE)
             return fail(error, TM_CONTROL_ERROR_OPTION, client->pid, "the options are too long");
         if (status != -EAGAIN)
@@ -175,7 +177,7 @@ static bool receive(tm_client *client, gint64 deadline_us, GError **error)
     if (fd >= 0)
         close(fd);
     if (status == -EPIPE)
-        return fail(error, TM_CONTROL_ERROR_GONE, client->pid, "its agent has gone");
+        return fail(error, TM_CONTROL_ERROR_GONE, client->pid, AGENT_GONE);
     if (status < 0)
         return fail(error, TM_CONTROL_ERROR_PROTOCOL, client->pid,
                     "its agent's answer is not understood");

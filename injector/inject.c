@@ -273,10 +273,6 @@ static bool work_and_boot(const struct tm_inject_request *request, tm_look *look
     ret->stops = report.stops;
     ret->tid = report.tid;
     tm_step(TM_STEP_WORKED, request->pid);
-    if (report.result != TM_WORK_DONE) {
-        set_work_error(look, &report, error);
-        return false;
-    }
     struct tm_boot_watch watch = {
         .pid = request->pid,
         .living_pid = look->modules->pid,
@@ -287,6 +283,12 @@ static bool work_and_boot(const struct tm_inject_request *request, tm_look *look
         .booting = request->booting,
         .booting_arg = request->hook_arg,
     };
+    if (report.result != TM_WORK_DONE) {
+        if (report.result == TM_WORK_STUCK_CALL)
+            tm_inject_abandon(&watch);
+        set_work_error(look, &report, error);
+        return false;
+    }
     struct tm_boot boot;
     if (!tm_inject_boot(&watch, &boot, error))
         return false;

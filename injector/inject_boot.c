@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -84,14 +85,17 @@ static bool hand_over(const struct tm_boot_watch *watch, struct tm_stub_data *da
     tm_step(TM_STEP_MEMFD, watch->pid);
     data->memfd_name[sizeof(data->memfd_name) - 1] = '\0';
     int fd = open_memfd(watch, data);
+    /* A limit on the size of files (ulimit -f) of tm-attach's own. */
+    void (*old)(int) = signal(SIGXFSZ, SIG_IGN);
     bool written = fd >= 0 && write_all(fd, watch->payload);
     int number = errno;
+    signal(SIGXFSZ, old);
     if (fd >= 0)
         close(fd);
     if (!written) {
         g_set_error(
             error, TM_ATTACH_ERROR,
-            number == ENOSPC || number == ENOMEM ? TM_ATTACH_ERROR_RESOURCE : TM_ATTACH_ERROR_DIED,
+            number == ENOENT || number == ESRCH ? TM_ATTACH_ERROR_DIED : TM_ATTACH_ERROR_RESOURCE,
             "cannot write the payload into process %d: %s", (int)watch->pid, g_strerror(number));
         return false;
     }
@@ -207,7 +211,7 @@ static enum poll poll_once(const struct tm_boot_watch *watch, struct tm_stub_dat
 }
 
 /* The claim is written blindly: the new thread looks at it again before each further step. */
-static void abandon(const struct tm_boot_watch *watch)
+void tm_inject_abandon(const struct tm_boot_watch *watch)
 {
     write_u32(watch, offsetof(struct tm_boot, claim), TM_CLAIM_ABANDONED);
 }
@@ -246,6 +250,6 @@ bool tm_inject_boot(const struct tm_boot_watch *watch, struct tm_boot *ret, GErr
         else
             nanosleep(&(struct timespec){0, POLL_NS}, NULL);
     }
-    abandon(watch);
+    tm_inject_abandon(watch);
     return false;
 }

@@ -23,3 +23,5 @@ struct tm_boot_watch {
 /* Waits for TM_BOOT_RUNNING; *ret is then the block as it was read last. Otherwise the block is
  * abandoned (a late thread unmaps it and ends) and the error says why. */
 bool tm_inject_boot(const struct tm_boot_watch *watch, struct tm_boot *ret, GError **error);
+/* The same where nobody is going to wait for it. */
+void tm_inject_abandon(const struct tm_boot_watch *watch);

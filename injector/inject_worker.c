@@ -454,8 +454,9 @@ bool tm_inject_work(const struct tm_work *work, struct tm_work_report *ret, GErr
     if (self.report == MAP_FAILED || self.mem_fd < 0) {
         int number = self.mem_fd < 0 ? -self.mem_fd : errno;
         g_set_error(error, TM_ATTACH_ERROR,
-                    number == EACCES || number == EPERM ? TM_ATTACH_ERROR_CAPABILITY
-                                                        : TM_ATTACH_ERROR_DIED,
+                    number == EACCES || number == EPERM   ? TM_ATTACH_ERROR_CAPABILITY
+                    : number == ENOENT || number == ESRCH ? TM_ATTACH_ERROR_DIED
+                                                          : TM_ATTACH_ERROR_RESOURCE,
                     "cannot open the memory of process %d: %s", (int)work->pid, g_strerror(number));
         if (self.report != MAP_FAILED)
             munmap(self.report, sizeof(*self.report));

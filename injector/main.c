@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: MIT
 /* tm-attach: parses the command line and calls one verb for each process. */
+#include <fcntl.h>
 #include <locale.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include "injector/client.h"
 #include "injector/errors.h"
@@ -10,6 +14,8 @@
 #include "injector/options.h"
 #include "injector/verbs.h"
 #include "inspect/error.h"
+
+#define MIN_DESCRIPTORS 16u
 
 static int exit_status_of(const GError *error)
 {
@@ -102,12 +108,46 @@ static int run_all(const struct tm_attach_options *options)
     return first;
 }
 
+/* A descriptor that we open must not be standard output to what is printed here. A program that is
+ * launched finds them closed, as they were given. */
+static void fill_standard_streams(void)
+{
+    int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+    while (fd >= 0 && fd <= STDERR_FILENO)
+        fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+    if (fd >= 0)
+        close(fd);
+}
+
+/* With fewer, every file that cannot be opened would look as if the process had gone. */
+static bool have_descriptors(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur >= MIN_DESCRIPTORS)
+        return true;
+    fprintf(stderr, "tm-attach: %lu open files are too few (ulimit -n): %u are needed\n",
+            (unsigned long)limit.rlim_cur, MIN_DESCRIPTORS);
+    return false;
+}
+
+/* What was said last may not have come through. */
+static int end_output(int status)
+{
+    if (!fflush(stdout) && !ferror(stdout))
+        return status;
+    fprintf(stderr, "tm-attach: cannot write to standard output\n");
+    return status ? status : EXIT_FAILURE;
+}
+
 int main(int argc, char **argv)
 {
     struct tm_attach_options options;
     GError *error = NULL;
     int status;
 
+    fill_standard_streams();
     /* Names of files only: numbers and messages stay as scripts expect them. */
     setlocale(LC_CTYPE, "");
     if (!tm_attach_options_parse(&options, argc, argv, &error)) {
@@ -119,11 +159,13 @@ int main(int argc, char **argv)
     if (options.verb == TM_VERB_VERSION) {
         puts("tm-attach " TM_VERSION);
         status = 0;
+    } else if (!have_descriptors()) {
+        status = tm_attach_error_exit_status(TM_ATTACH_ERROR_RESOURCE);
     } else if (options.verb == TM_VERB_LAUNCH) {
         status = tm_verb_launch(&options);
     } else {
         status = run_all(&options);
     }
     tm_attach_options_done(&options);
-    return status;
+    return end_output(status);
 }

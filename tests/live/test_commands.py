@@ -53,6 +53,29 @@ def test_status(any_python, start_victim, tmp_path):
     must(tm_attach("--detach", victim.pid))
 
 
+@pytest.mark.parametrize("streams", [">&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_standard_streams_that_are_closed(any_python, start_victim, tmp_path, streams):
+    """What is opened then must not be standard output to what is printed."""
+    victim = start_victim(any_python, "threads.py")
+    before = victim.facts()
+    tool = os.path.join(BIN_DIR, "tm-attach")
+    for verb in ("--delay 0", "--status", "--snapshot", "--detach"):
+        command = "exec %s %s %d %s" % (tool, verb, victim.pid, streams)
+        assert subprocess.call(["sh", "-c", command], cwd=str(tmp_path)) == 0, verb
+        victim.assert_advances()
+    assert len(files(tmp_path)) == 1
+    victim.assert_facts(before)
+
+
+def test_standard_output_that_is_full(any_python, start_victim, tmp_path):
+    """It is done, and said that it could not be said."""
+    victim = start_victim(any_python, "threads.py")
+    done = subprocess.run(["sh", "-c", "exec %s --delay 0 %d > /dev/full" % (
+        os.path.join(BIN_DIR, "tm-attach"), victim.pid)], stderr=subprocess.PIPE, cwd=str(tmp_path))
+    assert done.returncode == 1 and b"standard output" in done.stderr, done
+    must(tm_attach("--detach", victim.pid))
+
+
 def test_attached_already(any_python, start_victim, tmp_path):
     victim = start_victim(any_python, "threads.py")
     attach(victim, tmp_path, "--delay", 0)

@@ -81,13 +81,17 @@ def without_proc(b):
     return said
 
 
+def refuses(b, kind, status, *words):
+    victim = b.hostile(kind)
+    said = b.refused(victim.pid, status, *words)
+    victim.assert_advances()
+    return said
+
+
 @case("elsewhere", "a target in a chroot without /proc")
 def chrooted(b):
     need_root()
-    victim = b.hostile("chroot-alone")
-    said = b.refused(victim.pid, 53, "sees no /proc", "mount -t proc")
-    victim.assert_advances()
-    return said
+    return refuses(b, "chroot-alone", 53, "sees no /proc", "mount -t proc")
 
 
 @case("elsewhere", "libpython or the executable deleted by an upgrade", True)
@@ -133,19 +137,13 @@ def seccomp_ptrace(b):
 
 @case("elsewhere", "a seccomp filter that forbids memfd_create", True)
 def seccomp_memfd(b):
-    victim = b.hostile("seccomp-memfd-alone")
-    said = b.refused(victim.pid, 52, "memfd_create")
-    victim.assert_advances()
-    return said
+    return refuses(b, "seccomp-memfd-alone", 52, "memfd_create")
 
 
 @case("elsewhere", "a seccomp filter that ends the process at memfd_create", True)
 def seccomp_kill(b):
     need_root()
-    victim = b.hostile("seccomp-kill-alone")
-    said = b.refused(victim.pid, 34, "seccomp", "319")
-    victim.assert_advances()
-    return said
+    return refuses(b, "seccomp-kill-alone", 34, "seccomp", "319")
 
 
 @case("elsewhere", "a musl program (the mechanism)")

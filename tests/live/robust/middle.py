@@ -41,7 +41,7 @@ def signalled(b, step, what, env):
     b.inject(victim.pid, TM_DEBUG_STEP="%s:%s" % (step, what), **env)
     victim.assert_advances()
     if step in BEFORE_THE_BLOCK:
-        wait_until(lambda: blocks(victim.pid) == before, "the block to go", 10)
+        wait_until(lambda: blocks(victim.pid) == before, "the block to go")
     wait_until(lambda: facts(victim.pid)["SigBlk"] == "0", "the thread to be home", 10)
     assert read_status(victim.pid)["TracerPid"] == "0", step
     again = b.inject(victim.pid)

@@ -288,6 +288,17 @@ def descriptors(b):
     return "refused, status %d" % result.status
 
 
+@case("refused", "tm-attach's own limits (open files, size of files)")
+def own_limits(b):
+    victim = b.start("blocked.py", "event")
+    for limit, words in (("-n 8", "ulimit -n"), ("-f 8", "too large")):
+        said = b.refused(victim.pid, 52, words,
+                         prefix=["sh", "-c", 'ulimit %s; exec "$0" "$@"' % limit])
+        victim.assert_advances()
+    wait_until(lambda: len(os.listdir("/proc/%d/task" % victim.pid)) == 2, "the late thread's end")
+    return said
+
+
 @case("refused", "a corrupt payload, or one for another machine")
 def bad_payload(b):
     victim = b.start("blocked.py", "event")

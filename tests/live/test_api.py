@@ -92,7 +92,8 @@ def test_installed(python, tmp_path):
     if python.version < (3,):
         pytest.skip("2.7 cannot make a virtual environment by itself")
     venv = tmp_path / "venv"
-    subprocess.check_call([python.path, "-m", "venv", "--without-pip", str(venv)])
+    options = ["--without-pip"] if python.version >= (3, 4) else []  # 3.3 knows no pip
+    subprocess.check_call([python.path, "-m", "venv"] + options + [str(venv)])
     shutil.copy(os.path.join(MODULE_DIR, "pytracemalloc.pth"), str(
         next(venv.glob("lib/python3*/site-packages"))))
     for value, expected in (("5", "True 5\n"), ("0", "False 1\n")):

@@ -161,10 +161,7 @@ static void centre(struct task *task)
     if (task->delay_ns != 0 &&
         __builtin_add_overflow(tm_clock_monotonic_ns(), task->delay_ns, &task->due_ns))
         task->due_ns = TM_NEVER;
-    /* A lower edge that would lie below zero is none. On 3.11 and later next to nothing is traced
-     * after enable(), and each fall back to zero would be a call, though it is none by the
-     * threshold: a program's last words wrote snapshots. */
-    task->low_bytes = traced >= task->threshold_bytes ? traced - task->threshold_bytes : -1;
+    task->low_bytes = traced > task->threshold_bytes ? traced - task->threshold_bytes : 0;
     if (__builtin_add_overflow(traced, task->threshold_bytes, &task->high_bytes))
         task->high_bytes = INT64_MAX;
 }

@@ -120,17 +120,19 @@ class Tasks(Case):
                 t.disable()
                 del base, data
 
-    def test_no_fall_to_zero_is_one_by_less_than_the_threshold(self):
+    def test_the_lower_edge_is_not_below_zero(self):
         calls = []
         t.enable()
         task = t.Task(calls.append, 1)
         task.set_memory_threshold(1 << 20)
-        task.schedule()
+        task.schedule(1)
+        t.clear_traces()  # nothing is traced now, and again when the next one is gone
         for _ in range(20):
-            t.clear_traces()  # nothing is traced now, and again when the next one is gone
             allocate(1000)
             self.pause()
-        self.assertEqual(calls, [])
+        self.assertLessEqual(len(calls), 1)
+        if sys.version_info >= (3, 11):  # before, frames are traced
+            self.assertEqual(len(calls), 1)
 
     def test_centred_after_the_call(self):
         keep = []

@@ -257,10 +257,10 @@ class Tracing(Case):
         class Slots(object):
             __slots__ = ("a",)
 
-        # PyGC_Head, as large as its union with a double (3.4 and 3.5) or a long double was.
-        head = 0 if FREE_THREADED else 16 if sys.version_info >= (3, 8) else 32
-        if (3, 4) <= sys.version_info < (3, 6):
-            head = 24
+        # PyGC_Head, as large as its union with a double (3.4 and 3.5) or a long double is.
+        head = 24 if (3, 4) <= sys.version_info < (3, 6) else 32
+        if sys.version_info >= (3, 8):
+            head = 0 if FREE_THREADED else 16
         more = 16 if sys.version_info >= (3, 11) else 0
         t.enable()
         for one, before in ((Slots(), head), (Plain(), head + more), (b"x" * 500, 0)):

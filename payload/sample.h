@@ -20,16 +20,22 @@ void tm_sample_init(uint64_t mean_bytes, uint64_t seed);
 /* Draws the next distance after a sample. */
 void tm_sample_draw(enum tm_lane lane);
 
-/* Which pages of the heap may hold a sampled block, folded to 2^16 of them: most frees need to look
- * no further. Kept by the store while sampling, with the number of entries in each. */
+/* How many entries each page of the heap holds, folded to 2^16 pages: most frees need to look no
+ * further than that there are none. Kept by the store while sampling; one word, so that no free can
+ * miss an entry that another thread's free of a neighbour is just taking out of the count. What
+ * once was full stays so. */
 #define TM_SAMPLE_PAGES 65536u
-extern uint64_t tm_sample_pages[TM_SAMPLE_PAGES / 64] TM_HIDDEN;
-extern uint32_t tm_sample_page_entries[TM_SAMPLE_PAGES];
+#define TM_SAMPLE_PAGE_FULL UINT16_MAX
+extern uint16_t tm_sample_pages[TM_SAMPLE_PAGES] TM_HIDDEN;
+
+static inline uint16_t *tm_sample_page(uint64_t addr)
+{
+    return &tm_sample_pages[addr >> 12 & (TM_SAMPLE_PAGES - 1)];
+}
 
 static inline bool tm_sample_page_used(uint64_t addr)
 {
-    uint32_t page = (uint32_t)(addr >> 12) & (TM_SAMPLE_PAGES - 1);
-    return __atomic_load_n(&tm_sample_pages[page / 64], __ATOMIC_RELAXED) >> (page % 64) & 1;
+    return __atomic_load_n(tm_sample_page(addr), __ATOMIC_RELAXED) != 0;
 }
 
 /* True where this block is a sample. */

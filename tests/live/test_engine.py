@@ -55,6 +55,7 @@ def test_a_soak_ends_with_exact_totals(python, tmp_path):
             python.free_threaded or python.version[:2] in [(3, 8), (3, 11), (3, 13)]):
         pytest.skip("TM_SOAK_SECONDS is not set")
     words = run(python, "exact.py", tmp_path, 16, "%ds" % seconds, 1, timeout=seconds * 2 + 300)
+    print("blocks, bytes, calls, snapshots:", *words[1:])
     assert words[0] == "exact" and int(words[4]) >= 1
     for file in tmp_path.glob("*.tms"):
         tms.File(file).check()

@@ -62,6 +62,11 @@ def test_a_soak_ends_with_exact_totals(python, tmp_path):
 
 
 @pytest.mark.pythons(low=(3, 6), high=(3, 13))
+def test_samples_estimate_what_there_is(python, tmp_path):
+    assert run(python, "sampling.py", tmp_path / "a.tms")[0] == "sampled"
+
+
+@pytest.mark.pythons(low=(3, 6), high=(3, 13))
 @pytest.mark.parametrize("frames", [0, 1, 5, 4096])
 def test_tracebacks_are_what_python_shows(python, tmp_path, frames):
     words = run(python, "tracebacks.py", tmp_path / "a.tms", frames)

@@ -2,7 +2,8 @@
 """Traces a churning program and compares the engine with the log of an allocator below it.
 
 Arguments: a folder, frames, rounds of each thread ("600") or how long they run ("600s"), seconds
-between snapshots (0.1). Prints "exact BLOCKS BYTES CALLS SNAPSHOTS" or fails."""
+from one snapshot to the next (0.1); where that is too soon, they follow at once. Prints
+"exact BLOCKS BYTES CALLS SNAPSHOTS" or fails."""
 import ctypes
 import itertools
 import json
@@ -99,11 +100,12 @@ def main():
     for block in before[:50]:
         block.extend(bytes(50000))
     del before[:200]
-    number = 0
+    number, wanted = 0, time.monotonic()
     while number == 0 or any(thread.is_alive() for thread in threads):
         number += 1
         engine.snapshot(os.path.join(FOLDER, "%d.tms" % (number % 50)), counter=number)
-        time.sleep(PAUSE)
+        wanted += PAUSE
+        time.sleep(max(0, wanted - time.monotonic()))
     for thread in threads:
         thread.join()
     for handle in raw:

@@ -62,6 +62,11 @@ def test_a_soak_ends_with_exact_totals(python, tmp_path):
 
 
 @pytest.mark.pythons(low=(3, 6), high=(3, 13))
+def test_counters_of_each_line(python, tmp_path):
+    assert run(python, "counters.py", tmp_path / "a.tms")[0] == "counters"
+
+
+@pytest.mark.pythons(low=(3, 6), high=(3, 13))
 def test_samples_estimate_what_there_is(python, tmp_path):
     assert run(python, "sampling.py", tmp_path / "a.tms")[0] == "sampled"
 

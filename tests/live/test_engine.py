@@ -138,6 +138,11 @@ def test_its_own_memory_is_told_and_goes_back(python, tmp_path):
     assert run(python, "memory_back.py")[0] == "back"
 
 
+@pytest.mark.pythons(low=(3, 6), high=(3, 13))
+def test_what_a_snapshot_takes_from_the_program(python, tmp_path):
+    assert run(python, "beside_snapshots.py", tmp_path / "a.tms")[0] == "beside"
+
+
 @traceable
 def test_filters(python, tmp_path):
     assert run(python, "filters.py", tmp_path / "a.tms") == ["filtered"]

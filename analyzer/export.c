@@ -4,6 +4,13 @@
 
 #include <inttypes.h>
 
+#include "analyzer/core/grouping.h"
+#include "analyzer/core/sampled.h"
+#include "analyzer/error.h"
+
+/* More than that is no file that another tool reads to its end. */
+#define REPEATED_BLOCKS_MAX 100000000u
+
 static void append_clean(GString *out, struct tms_str text, char forbidden)
 {
     for (gsize i = 0; i < text.n_bytes; i++) {
@@ -51,4 +58,39 @@ void tm_export_append_function(GString *out, const struct tm_model *model, guint
         append_place(out, model, site, 0);
     else
         append_clean(out, tm_model_string(model, site->function), 0);
+}
+
+gint64 tm_export_repeat(TmRepeat *repeat, guint64 size_bytes, double count)
+{
+    double wanted = count;
+
+    if (repeat->mean_bytes == 0)
+        return (gint64)count;
+    if (size_bytes > 0)
+        wanted += repeat->owed_bytes / (double)size_bytes;
+    wanted += wanted < 0 ? -0.5 : 0.5;
+    if (size_bytes > 0)
+        repeat->owed_bytes += (count - (double)(gint64)wanted) * (double)size_bytes;
+    return (gint64)wanted;
+}
+
+gboolean tm_export_check_repeats(TmSnapshot *snapshot, const char *format, GError **error)
+{
+    struct tms_error reason = {0};
+    struct tm_groups groups;
+    gboolean ok;
+
+    if (tm_sampled_mean(&snapshot->file) == 0)
+        return TRUE;
+    if (!tm_groups_make(&snapshot->image, TM_BY_FILE, TM_GROUP_DEFAULT, &groups, &reason)) {
+        tm_error_set_from_reader(error, &reason);
+        return FALSE;
+    }
+    ok = groups.count <= REPEATED_BLOCKS_MAX ||
+         tm_error_data(error,
+                       "The samples stand for %" G_GUINT64_FORMAT " blocks, more than a file for "
+                       "%s may have: pprof and collapsed sum them up",
+                       groups.count, format);
+    tm_groups_done(&groups);
+    return ok;
 }

@@ -39,6 +39,18 @@ extern const TmExportFormat tm_export_csv;
 extern const TmExportFormat tm_export_json;
 extern const TmExportFormat tm_export_tms;
 
+/* Formats of single blocks have no word for an estimate: there a sampled block is written as often
+ * as it stands for blocks like it. Rounding is made up for by those that follow. */
+typedef struct {
+    double mean_bytes; /* 0: nothing was sampled, and each is written once */
+    double owed_bytes;
+} TmRepeat;
+
+/* How often for `count` blocks of this size by estimate. */
+gint64 tm_export_repeat(TmRepeat *repeat, guint64 size_bytes, double count);
+/* False: it would be more blocks than anybody's memory holds; the error says so. */
+gboolean tm_export_check_repeats(TmSnapshot *snapshot, const char *format, GError **error);
+
 /* "function (file:line)", or "file:line" where the function is unknown. Newlines and other control
  * characters become spaces, as does `forbidden`, if not 0. */
 void tm_export_append_frame(GString *out, const struct tm_model *model, guint32 site,

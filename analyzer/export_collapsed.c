@@ -45,5 +45,6 @@ const TmExportFormat tm_export_collapsed = {
     .suffix = ".folded",
     .needs_diff = TRUE,
     .takes_base = TRUE,
+    .frames_max = 1u << 28,
     .write = write_collapsed,
 };

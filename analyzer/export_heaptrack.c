@@ -9,7 +9,7 @@
  * What heaptrack calls leaked is what a snapshot holds. With a base there is a
  * "-" for each block that the base has more of one size and traceback, and a
  * "+" for each that the snapshot has more: "leaked" is the growth then, below 0
- * where memory shrank.
+ * where memory shrank. A sampled block is as many as it stands for.
  */
 #include "analyzer/export.h"
 
@@ -17,8 +17,10 @@
 #include <string.h>
 
 #include "analyzer/core/intern.h"
+#include "analyzer/core/sampled.h"
 #include "analyzer/core/scan.h"
 #include "analyzer/error.h"
+#include "format/sampling.h"
 
 typedef struct {
     FILE *out;
@@ -28,14 +30,14 @@ typedef struct {
         *trace_ids; /* by the model's strings, sites, nodes; 0: none yet */
     guint32 n_strings, n_ips, n_traces;
     struct tm_intern infos; /* of Info */
-    GArray *balance;        /* by id of info: blocks of the snapshot less those of the base */
+    GArray *balance; /* by id of info: blocks of the snapshot less those of the base, double */
 } Writer;
 
 /* What rows of one snapshot are counted into. */
 typedef struct {
     Writer *w;
     const struct tm_image *image;
-    gint64 sign;
+    double mean_bytes, sign;
 } Counter;
 
 typedef struct {
@@ -120,14 +122,17 @@ static bool count_rows(void *state, const struct tm_batch *batch)
             return false;
         if (id >= w->balance->len)
             g_array_set_size(w->balance, id + 1);
-        g_array_index(w->balance, gint64, id) += counter->sign;
+        g_array_index(w->balance, double, id) +=
+            counter->sign / (counter->mean_bytes == 0
+                                 ? 1
+                                 : tm_sampling_chance(info.size_bytes, counter->mean_bytes));
     }
     return true;
 }
 
-static gboolean count_blocks(Writer *w, TmSnapshot *snapshot, gint64 sign, GError **error)
+static gboolean count_blocks(Writer *w, TmSnapshot *snapshot, double sign, GError **error)
 {
-    Counter counter = {w, &snapshot->image, sign};
+    Counter counter = {w, &snapshot->image, tm_sampled_mean(&snapshot->file), sign};
     struct tms_error reason = {0};
     void *states[1] = {&counter};
 
@@ -142,12 +147,19 @@ static gboolean count_blocks(Writer *w, TmSnapshot *snapshot, gint64 sign, GErro
 static void write_blocks(Writer *w)
 {
     const Info *infos = w->infos.items;
+    TmRepeat repeat = {.mean_bytes = tm_sampled_mean(&w->job->snapshot->file)};
+    g_autofree gint64 *blocks = g_new(gint64, w->infos.count + 1);
 
+    if (w->job->base)
+        repeat.mean_bytes += tm_sampled_mean(&w->job->base->file);
+    for (guint32 id = 0; id < w->infos.count; id++)
+        blocks[id] =
+            tm_export_repeat(&repeat, infos[id].size_bytes, g_array_index(w->balance, double, id));
     for (guint32 id = 0; id < w->infos.count; id++)
         fprintf(w->out, "a %" PRIx64 " %" PRIx64 "\n", infos[id].size_bytes, infos[id].trace);
     for (int sign = -1; sign <= 1; sign += 2) {
         for (guint32 id = 0; id < w->infos.count; id++) {
-            for (gint64 n = sign * g_array_index(w->balance, gint64, id); n > 0; n--)
+            for (gint64 n = sign * blocks[id]; n > 0; n--)
                 fprintf(w->out, "%c %x\n", sign < 0 ? '-' : '+', id);
         }
     }
@@ -171,13 +183,16 @@ static gboolean write_heaptrack(const TmExport *job, GError **error)
     Writer w = {.out = job->out, .job = job, .model = model};
     gboolean ok;
 
+    if (!tm_export_check_repeats(job->snapshot, "heaptrack", error) ||
+        (job->base && !tm_export_check_repeats(job->base, "heaptrack", error)))
+        return FALSE;
     if (!tm_image_map_nodes(&job->snapshot->image) ||
         (job->base && !tm_image_map_nodes(&job->base->image)))
         return tm_error_data(error, "not enough memory");
     w.string_ids = g_new0(guint32, model->strings.count);
     w.ip_ids = g_new0(guint32, model->sites.count);
     w.trace_ids = g_new0(guint32, model->nodes.count);
-    w.balance = g_array_new(FALSE, TRUE, sizeof(gint64));
+    w.balance = g_array_new(FALSE, TRUE, sizeof(double));
     tm_intern_init(&w.infos, sizeof(Info));
     write_head(job);
     add_traces(&w);

@@ -3,19 +3,26 @@
  * The standard library's tracemalloc.Snapshot as a pickle of protocol 3, which
  * every Python from 3.0 on loads. Tuples of 3 are what 3.6 to 3.8 filter, of 4
  * what 3.9 on does, of 2 what 3.4 and 3.5 had. The rest of what the snapshot
- * knows goes into further attributes: plain numbers, strings and containers.
+ * knows goes into further attributes: plain numbers, strings and containers. A
+ * sampled trace is in it as often as it stands for blocks, with sample_bytes to
+ * tell.
  */
 #include "analyzer/export.h"
 
 #include <stdlib.h>
 #include <string.h>
 
+#include "analyzer/core/sampled.h"
 #include "analyzer/core/scan.h"
 #include "analyzer/error.h"
 #include "analyzer/metrics.h"
+#include "format/sampling.h"
 
 /* Items that are collected before APPENDS or SETITEMS takes them, as CPython's pickler does. */
 #define BATCH_ITEMS 1000
+
+/* Frames of all tracebacks together, which share theirs in a .tms but not here: 1.3 GB. */
+#define FRAMES_MAX (1u << 28)
 
 typedef struct {
     FILE *out;
@@ -25,6 +32,7 @@ typedef struct {
     guint32 *memo_of_string, *memo_of_site, *memo_of_node; /* id + 1 in the memo; 0: none yet */
     guint64 n_traces;
     gboolean addresses; /* what the pass over the traces writes */
+    TmRepeat repeat;
 } Writer;
 
 static void put(const Writer *w, const void *bytes, gsize n_bytes)
@@ -159,6 +167,32 @@ static void put_trace(Writer *w, guint64 size_bytes, guint32 node)
     fputc(w->job->tuple_items == 4 ? 't' : w->job->tuple_items == 3 ? 0x87 : 0x86, w->out);
 }
 
+static gint64 repeats(Writer *w, guint64 size_bytes)
+{
+    double mean_bytes = w->repeat.mean_bytes;
+
+    if (mean_bytes == 0)
+        return 1;
+    return tm_export_repeat(&w->repeat, size_bytes, 1 / tm_sampling_chance(size_bytes, mean_bytes));
+}
+
+/* A trace, or its address, n times. */
+static void put_item(Writer *w, guint64 address, guint64 size_bytes, guint32 node, gint64 n)
+{
+    guint32 memo = 0;
+
+    for (gint64 i = 0; i < n; i++) {
+        if (w->n_traces++ % BATCH_ITEMS == 0)
+            put(w, w->n_traces > 1 ? "e(" : "(", w->n_traces > 1 ? 2 : 1);
+        if (w->addresses)
+            put_int(w, (gint64)address);
+        else if (!recall(w, memo))
+            put_trace(w, size_bytes, node);
+        if (i == 0 && n > 1 && !w->addresses)
+            memo = memoize(w);
+    }
+}
+
 static bool put_rows(void *state, const struct tm_batch *batch)
 {
     Writer *w = state;
@@ -166,14 +200,10 @@ static bool put_rows(void *state, const struct tm_batch *batch)
 
     for (guint32 i = 0; i < batch->count; i++) {
         guint32 node = batch->column.node[i];
+        guint64 size_bytes = batch->column.size_bytes[i];
         if (keep && !keep[node])
             continue;
-        if (w->n_traces++ % BATCH_ITEMS == 0)
-            put(w, w->n_traces > 1 ? "e(" : "(", w->n_traces > 1 ? 2 : 1);
-        if (w->addresses)
-            put_int(w, (gint64)batch->column.address[i]);
-        else
-            put_trace(w, batch->column.size_bytes[i], node);
+        put_item(w, batch->column.address[i], size_bytes, node, repeats(w, size_bytes));
     }
     return !ferror(w->out);
 }
@@ -186,6 +216,7 @@ static gboolean put_list(Writer *w, gboolean addresses, GError **error)
 
     w->addresses = addresses;
     w->n_traces = 0;
+    w->repeat = (TmRepeat){.mean_bytes = tm_sampled_mean(w->file)}; /* the same for both lists */
     fputc(']', w->out);
     if (!tm_scan(w->file, TM_SCAN_ADDRESS | TM_SCAN_NODE | TM_SCAN_SIZE, put_rows, states, 1,
                  &reason)) {
@@ -309,6 +340,10 @@ static gboolean put_snapshot(Writer *w, GError **error)
         if (!put_list(w, TRUE, error))
             return FALSE;
     }
+    if (tm_sampled_mean(w->file) != 0) {
+        put_text(w, "sample_bytes");
+        put_int(w, (gint64)tm_sampled_mean(w->file));
+    }
     put_text(w, "metrics");
     put_metrics(w);
     put_text(w, "stats");
@@ -318,11 +353,52 @@ static gboolean put_snapshot(Writer *w, GError **error)
     return TRUE;
 }
 
+/* By the tracebacks that traces have, where those of the whole file are too many. */
+static gboolean check_frames(TmSnapshot *snapshot, GError **error)
+{
+    const struct tm_model *model = snapshot->image.model;
+    struct tms_error reason = {0};
+    struct tm_groups groups;
+    g_autofree guint32 *depths = NULL;
+    guint64 n_frames = 0;
+
+    if (!tm_groups_make(&snapshot->image, TM_BY_TRACEBACK, TM_GROUP_DEFAULT, &groups, &reason)) {
+        tm_error_set_from_reader(error, &reason);
+        return FALSE;
+    }
+    depths = g_new0(guint32, model->nodes.count);
+    for (guint32 n = 1; n < model->nodes.count; n++) /* A parent has the smaller id. */
+        depths[n] = depths[tm_model_node(model, n)->parent] + 1;
+    for (size_t i = 0; i < groups.n_items; i++)
+        n_frames += depths[groups.items[i].id];
+    tm_groups_done(&groups);
+    return n_frames <= FRAMES_MAX ||
+           tm_error_data(error,
+                         "The tracebacks have %" G_GUINT64_FORMAT " frames in all, pickle can have "
+                         "%u: leave some out by -i or -I",
+                         n_frames, FRAMES_MAX);
+}
+
+static gboolean may_have_too_many_frames(const struct tms_file *file)
+{
+    g_autofree guint32 *depths = g_new0(guint32, file->n_nodes + 1);
+    guint64 n_frames = 0;
+
+    for (guint32 n = 1; n < file->n_nodes; n++) {
+        depths[n] = depths[file->nodes[n].parent] + 1;
+        n_frames += depths[n];
+    }
+    return n_frames > FRAMES_MAX;
+}
+
 static gboolean write_pickle(const TmExport *job, GError **error)
 {
     Writer w = {.out = job->out, .job = job, .file = &job->snapshot->file};
     gboolean ok;
 
+    if (!tm_export_check_repeats(job->snapshot, "pickle", error) ||
+        (may_have_too_many_frames(w.file) && !check_frames(job->snapshot, error)))
+        return FALSE;
     w.memo_of_string = g_new0(guint32, w.file->n_strings + 1);
     w.memo_of_site = g_new0(guint32, w.file->n_sites + 1);
     w.memo_of_node = g_new0(guint32, w.file->n_nodes + 1);

@@ -10,9 +10,51 @@
 
 #include "analyzer/error.h"
 
-gboolean tm_outfile_open(TmOutfile *file, const char *path, GError **error)
+/* A file without a name: nothing is left of it where the process is killed. -1: not on this file
+ * system. */
+static int open_nameless(const char *path)
+{
+    g_autofree char *folder = g_path_get_dirname(path);
+
+    return open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0666);
+}
+
+/* Gives it one beside its own, which is free. */
+static gboolean name_it(TmOutfile *file)
+{
+    g_autofree char *self = g_strdup_printf("/proc/self/fd/%d", fileno(file->stream));
+
+    for (guint i = 0; i < 100; i++) {
+        file->temporary = g_strdup_printf("%s.%08x", file->path, g_random_int());
+        if (linkat(AT_FDCWD, self, AT_FDCWD, file->temporary, AT_SYMLINK_FOLLOW) == 0)
+            return TRUE;
+        g_clear_pointer(&file->temporary, g_free);
+        if (errno != EEXIST)
+            break;
+    }
+    return FALSE;
+}
+
+static int open_named(TmOutfile *file)
 {
     mode_t mask;
+    int fd;
+
+    file->temporary = g_strdup_printf("%s.XXXXXX", file->path);
+    fd = g_mkstemp_full(file->temporary, O_RDWR | O_CLOEXEC, 0600);
+    if (fd < 0) {
+        g_clear_pointer(&file->temporary, g_free);
+        return -1;
+    }
+    /* mkstemp's mode is for secrets; this is a file like any other. */
+    mask = umask(0);
+    umask(mask);
+    fchmod(fd, 0666 & ~mask);
+    return fd;
+}
+
+gboolean tm_outfile_open(TmOutfile *file, const char *path, GError **error)
+{
     int fd;
 
     memset(file, 0, sizeof *file);
@@ -21,17 +63,11 @@ gboolean tm_outfile_open(TmOutfile *file, const char *path, GError **error)
         return TRUE;
     }
     file->path = g_strdup(path);
-    file->temporary = g_strdup_printf("%s.XXXXXX", path);
-    fd = g_mkstemp_full(file->temporary, O_RDWR | O_CLOEXEC, 0600);
-    if (fd < 0) {
-        tm_error_data(error, "Failed to write %s: %s", path, g_strerror(errno));
-        g_clear_pointer(&file->temporary, g_free);
-        return FALSE;
-    }
-    /* mkstemp's mode is for secrets; this is a file like any other. */
-    mask = umask(0);
-    umask(mask);
-    fchmod(fd, 0666 & ~mask);
+    fd = open_nameless(path);
+    if (fd < 0)
+        fd = open_named(file);
+    if (fd < 0)
+        return tm_error_data(error, "Failed to write %s: %s", path, g_strerror(errno));
     file->stream = fdopen(fd, "w+");
     return TRUE;
 }
@@ -42,7 +78,7 @@ gboolean tm_outfile_commit(TmOutfile *file, GError **error)
 
     if (file->path == NULL)
         return !bad || tm_error_data(error, "Failed to write the output: %s", g_strerror(errno));
-    bad = bad || fsync(fileno(file->stream)) != 0;
+    bad = bad || fsync(fileno(file->stream)) != 0 || (file->temporary == NULL && !name_it(file));
     if (bad || rename(file->temporary, file->path) != 0)
         return tm_error_data(error, "Failed to write %s: %s", file->path, g_strerror(errno));
     g_clear_pointer(&file->temporary, g_free);

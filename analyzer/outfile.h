@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* A file that is complete or not there: written under another name, then renamed. */
+/* A file that is complete or not there: written without a name, or under another one, and then
+ * renamed. */
 #pragma once
 
 #include <glib.h>
@@ -7,8 +8,8 @@
 
 typedef struct {
     FILE *stream;
-    char *path; /* NULL: stdout */
-    char *temporary;
+    char *path;      /* NULL: stdout */
+    char *temporary; /* NULL: it has none (yet) */
 } TmOutfile;
 
 /* path NULL or "-": stdout. */

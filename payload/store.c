@@ -228,32 +228,24 @@ __attribute__((noinline, cold)) struct tm_weight tm_store_scaled_weight(uint64_t
                               (int64_t)(TM_BLOCK_SCALE / chance + 0.5)};
 }
 
-static uint32_t page_of(uint64_t addr)
+static void count_page(uint64_t addr, int step)
 {
-    return (uint32_t)(addr >> 12) & (TM_SAMPLE_PAGES - 1);
-}
-
-static void flag_page(uint32_t page)
-{
-    __atomic_fetch_or(&tm_sample_pages[page / 64], 1ull << (page % 64), __ATOMIC_SEQ_CST);
+    uint16_t *page = tm_sample_page(addr);
+    uint16_t entries = __atomic_load_n(page, __ATOMIC_RELAXED);
+    while (entries != TM_SAMPLE_PAGE_FULL &&
+           !__atomic_compare_exchange_n(page, &entries, (uint16_t)(entries + step), true,
+                                        __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+        ;
 }
 
 void tm_store_note_page(uint64_t addr)
 {
-    uint32_t page = page_of(addr);
-    __atomic_fetch_add(&tm_sample_page_entries[page], 1, __ATOMIC_SEQ_CST);
-    flag_page(page);
+    count_page(addr, 1);
 }
 
 __attribute__((noinline, cold)) void tm_store_drop_page(uint64_t addr)
 {
-    uint32_t page = page_of(addr);
-    if (__atomic_sub_fetch(&tm_sample_page_entries[page], 1, __ATOMIC_SEQ_CST) != 0)
-        return;
-    __atomic_fetch_and(&tm_sample_pages[page / 64], ~(1ull << (page % 64)), __ATOMIC_SEQ_CST);
-    /* The other lane may have noted an entry in between, and set the flag before it was cleared. */
-    if (__atomic_load_n(&tm_sample_page_entries[page], __ATOMIC_SEQ_CST) != 0)
-        flag_page(page);
+    count_page(addr, -1);
 }
 
 /* ---- marks and failed reallocs ---- */

@@ -59,7 +59,8 @@ int tm_tracer_setup(const struct tm_layout *dwarf, char *message, size_t message
     }
     tm_state_export.py_version = tm_py.version_hex;
     snprintf(tm_state_export.python, sizeof(tm_state_export.python), "%s", tm_py.version);
-    tm_state_export.flags = tm_py.redirected ? TM_STATE_REDIRECTED : 0;
+    tm_state_export.flags = (tm_py.redirected ? TM_STATE_REDIRECTED : 0) |
+                            (tm_py.free_threaded ? TM_STATE_FREE_THREADED : 0);
     tm_state_export.layout_source = tm_layout.source;
     tm_state_export.pid = (int32_t)getpid();
     ready = true;

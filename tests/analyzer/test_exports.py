@@ -11,7 +11,7 @@ import subprocess
 
 import pytest
 
-from conftest import Workshop, need
+from conftest import ANALYZE, Workshop, need
 
 TOTAL, BLOCKS = 9066100, 4
 GROWTH = 9059800
@@ -454,6 +454,35 @@ def test_a_failed_write_leaves_nothing(pair):
     pair.write("broken.tms", pair.read("new.tms")[:-8])
     assert pair.run("convert", "broken.tms", "-o", "y.csv").status == 1
     assert not [name for name in os.listdir(pair.path) if name.startswith("y.csv")]
+
+
+def is_writing(pid, folder):
+    for fd in os.listdir("/proc/%d/fd" % pid):
+        try:
+            target = os.readlink("/proc/%d/fd/%s" % (pid, fd))
+        except OSError:
+            continue
+        if target.startswith(folder + "/") and target.endswith(" (deleted)"):
+            return True
+    return False
+
+
+def test_a_killed_conversion_leaves_nothing(shop):
+    try:
+        os.close(os.open(shop.path, os.O_TMPFILE | os.O_RDWR))
+    except OSError:
+        pytest.skip("files without names are not for this file system")
+    shop.generate("big.tms", 300000, 3)
+    process = subprocess.Popen([ANALYZE, "convert", "big.tms", "-o", "big.pickle"], cwd=shop.path)
+    while process.poll() is None and not is_writing(process.pid, os.path.realpath(shop.path)):
+        pass
+    process.kill()
+    if process.wait() != 0:
+        assert os.listdir(shop.path) == ["big.tms"]
+    shop.ok("convert", "big.tms", "-o", "big.pickle")
+    assert os.stat(os.path.join(shop.path, "big.pickle")).st_mode & 0o777 == \
+        os.stat(os.path.join(shop.path, "big.tms")).st_mode & 0o777
+    assert sorted(os.listdir(shop.path)) == ["big.pickle", "big.tms"]
 
 
 @pytest.mark.parametrize("name", ["x.tms", "x.dhat.json", "x.pickle"])

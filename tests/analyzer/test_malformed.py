@@ -191,7 +191,7 @@ def test_a_million_frames(deep, args):
         assert "count=500000500000" in result.out
 
 
-@pytest.mark.parametrize("to", ["json", "csv", "speedscope", "dhat", "pprof"])
+@pytest.mark.parametrize("to", ["json", "csv", "speedscope", "dhat", "pprof", "collapsed", "pickle"])
 def test_a_million_tracebacks_of_a_million_frames(deep, to):
     """A small file, and no memory would be enough for what it asks for."""
     result = limited(deep, "convert", "--to", to, "-o", "out", "deep.tms")

@@ -2,7 +2,9 @@
 """Snapshots taken with --sample: unbiased estimates, and how far they may be off."""
 import json
 import math
+import os
 import random
+import tracemalloc
 
 MEAN = 65536
 LINES = 5
@@ -94,3 +96,72 @@ def test_hostile_numbers_saturate(shop):
                       for i, size in enumerate([0, 1, 1 << 46, 3])))
     snapshot, = top(shop, "top", "h.tms")["snapshots"]
     assert 0 < snapshot["size"] <= (1 << 63) - 1
+
+
+def lines_of(document):
+    return {item["line"]: (item["size"], item["count"]) for item in document["items"]}
+
+
+def check_blocks(found, document):
+    """Blocks by line, {line: [sizes]}, sum up to the estimates of `top`."""
+    for line, (size, count) in lines_of(document).items():
+        blocks = found.get(line, [])
+        # Rounded to whole blocks, which are made up for in other lines.
+        assert abs(sum(blocks) - size) <= 400000, (line, sum(blocks), size)
+        assert abs(len(blocks) - count) <= 30 + count // 20, (line, len(blocks), count)
+    total = sum(size for size, _ in lines_of(document).values())
+    assert abs(sum(map(sum, found.values())) - total) <= 400000
+
+
+def test_a_pickle_has_the_blocks_that_samples_stand_for(shop):
+    make(shop, "s.tms", random.Random(3))
+    shop.ok("convert", "s.tms", "-o", "s.pickle")
+    snapshot = tracemalloc.Snapshot.load(os.path.join(shop.path, "s.pickle"))
+    found = {}
+    for trace in snapshot.traces:
+        found.setdefault(trace.traceback[0].lineno, []).append(trace.size)
+    check_blocks(found, top(shop, "top", "s.tms"))
+    assert snapshot.sample_bytes == MEAN
+    assert len(snapshot.addresses) == len(snapshot.traces)
+    again = top(shop, "top", "s.pickle")["snapshots"][0]
+    assert again["size"] == sum(map(sum, found.values())) and again["sample_bytes"] is None
+
+
+def read_heaptrack(text):
+    """{line: [size of each block]}, less those that are gone."""
+    traces, ips, infos, found = [None], [None], [], {}
+    for words in (line.split(" ") for line in text.splitlines()):
+        if words[0] == "i":
+            ips.append(int(words[5], 16))
+        elif words[0] == "t":
+            traces.append(ips[int(words[1], 16)])
+        elif words[0] == "a":
+            infos.append((int(words[1], 16), traces[int(words[2], 16)]))
+        elif words[0] == "+":
+            size, line = infos[int(words[1], 16)]
+            found.setdefault(line, []).append(size)
+        elif words[0] == "-":
+            size, line = infos[int(words[1], 16)]
+            found.setdefault(line, []).append(-size)
+    return found
+
+
+def test_heaptrack_has_the_blocks_that_samples_stand_for(shop):
+    make(shop, "a.tms", random.Random(3))
+    make(shop, "b.tms", random.Random(4), BLOCKS + [(30000, 2)] * 1000, 2)
+    check_blocks(read_heaptrack(shop.ok("convert", "a.tms", "--to", "heaptrack")),
+                 top(shop, "top", "a.tms"))
+    change = read_heaptrack(shop.ok("convert", "b.tms", "--base", "a.tms", "--to", "heaptrack"))
+    diff, = top(shop, "diff", "a.tms", "b.tms")["snapshots"]
+    assert abs(sum(map(sum, change.values())) - diff["size_diff"]) <= 400000
+
+
+def test_more_blocks_than_a_file_can_have(shop):
+    shop.make("h.tms", "fact pid 1\nfact sample_bytes 1000000000\ntrace 4096 5 2 0 - 1 p.py:1:f\n")
+    for name in ("h.pickle", "h.heaptrack"):
+        result = shop.run("convert", "h.tms", "-o", name)
+        assert result.status == 1 and result.err.count("\n") == 1, result.err
+        assert "The samples stand for 200000001 blocks" in result.err or \
+            "The samples stand for 200000000 blocks" in result.err, result.err
+        assert not os.path.exists(os.path.join(shop.path, name))
+    shop.ok("convert", "h.tms", "-o", "h.folded")

@@ -138,6 +138,9 @@ def has_module(python, module):
 
 def main(argv):
     options = parse(argv)
+    # A shell that starts us in the background has us ignore SIGINT, and so would the tests, some of
+    # which wait for theirs: test_threading's for ever.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     pythons = [p for p in find_pythons() if p.version >= (3, 7) and (
         not options.python or p.name in options.python
         or "%d.%d.%d" % p.version in options.python)]

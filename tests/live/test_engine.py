@@ -55,9 +55,20 @@ def test_a_soak_ends_with_exact_totals(python, tmp_path):
             python.free_threaded or python.version[:2] in [(3, 8), (3, 11), (3, 13)]):
         pytest.skip("TM_SOAK_SECONDS is not set")
     words = run(python, "exact.py", tmp_path, 16, "%ds" % seconds, 1, timeout=seconds * 2 + 300)
+    print("blocks, bytes, calls, snapshots:", *words[1:])
     assert words[0] == "exact" and int(words[4]) >= 1
     for file in tmp_path.glob("*.tms"):
         tms.File(file).check()
+
+
+@pytest.mark.pythons(low=(3, 6), high=(3, 13))
+def test_counters_of_each_line(python, tmp_path):
+    assert run(python, "counters.py", tmp_path / "a.tms")[0] == "counters"
+
+
+@pytest.mark.pythons(low=(3, 6), high=(3, 13))
+def test_samples_estimate_what_there_is(python, tmp_path):
+    assert run(python, "sampling.py", tmp_path / "a.tms")[0] == "sampled"
 
 
 @pytest.mark.pythons(low=(3, 6), high=(3, 13))
@@ -125,6 +136,11 @@ def test_on_and_off_under_load(python, tmp_path):
 @traceable
 def test_its_own_memory_is_told_and_goes_back(python, tmp_path):
     assert run(python, "memory_back.py")[0] == "back"
+
+
+@pytest.mark.pythons(low=(3, 6), high=(3, 13))
+def test_what_a_snapshot_takes_from_the_program(python, tmp_path):
+    assert run(python, "beside_snapshots.py", tmp_path / "a.tms")[0] == "beside"
 
 
 @traceable

@@ -220,7 +220,7 @@ class Victim:
                     result.append("%s: gone %s, new %s" % (field, sorted(old - new),
                                                            sorted(new - old)))
             return result
-        end = time.monotonic() + 10
+        end = time.monotonic() + PATIENCE_SECONDS
         while differences() and time.monotonic() < end:
             time.sleep(0.01)
         assert not differences(), "\n".join(differences())

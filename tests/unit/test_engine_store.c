@@ -5,10 +5,12 @@
  */
 #include <glib.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "payload/intern.h"
+#include "payload/sample.h"
 #include "payload/store.h"
 
 enum { THREADS = 4, BLOCKS = 3000, SITES = 40 };
@@ -359,6 +361,70 @@ static void test_lanes_of_their_own(void)
     tm_lanes_used = TM_LANE_SHARED + 1;
 }
 
+/* ---- sampling: a free looks only where its page holds an entry ---- */
+
+enum { PAGE_ROUNDS = 60000, PAGE_NEIGHBOURS = 3 };
+
+static void *neighbour_main(void *data)
+{
+    uint64_t addr = (uint64_t)data;
+    while (!atomic_load(&stop)) {
+        tm_lane_take(TM_LANE_SHARED);
+        tm_store_record(TM_LANE_SHARED, addr, 1 << 20, 0, nodes[1]);
+        tm_lane_drop(TM_LANE_SHARED);
+        tm_lane_take(TM_LANE_SHARED);
+        tm_store_forget(TM_LANE_SHARED, addr);
+        tm_lane_drop(TM_LANE_SHARED);
+    }
+    return NULL;
+}
+
+/* What is sampled under the GIL stays in sight while threads without it empty the same page. */
+static void test_no_page_is_empty_that_is_not(void)
+{
+    static const uint64_t page = 0x7f0000003000;
+    pthread_t threads[PAGE_NEIGHBOURS];
+    set_up();
+    tm_store.sample_mean_bytes = 4096;
+    tm_sample_init(4096, 1);
+    atomic_store(&stop, false);
+    for (uint64_t i = 0; i < PAGE_NEIGHBOURS; i++)
+        g_assert_cmpint(
+            pthread_create(&threads[i], NULL, neighbour_main, (void *)(page + 16 * (i + 1))), ==,
+            0);
+    for (int i = 0; i < PAGE_ROUNDS; i++) {
+        tm_store_record(TM_LANE_GIL, page, 5000, 2, nodes[0]);
+        g_assert_true(tm_sample_page_used(page));
+        sched_yield();
+        g_assert_true(tm_sample_page_used(page));
+        tm_store_forget(TM_LANE_GIL, page);
+    }
+    atomic_store(&stop, true);
+    for (int i = 0; i < PAGE_NEIGHBOURS; i++)
+        pthread_join(threads[i], NULL);
+    g_assert_false(tm_sample_page_used(page));
+    g_assert_cmpint(tm_store_traced_bytes(), ==, 0);
+    g_assert_cmpint(live_blocks(), ==, 0);
+    tm_store_done();
+}
+
+/* Pages far apart share a count: one that cannot be kept says "look" for good. */
+static void test_a_page_of_too_many(void)
+{
+    set_up();
+    tm_sample_init(4096, 1);
+    g_assert_false(tm_sample_page_used(0x5000));
+    for (int i = 0; i < 70000; i++)
+        tm_store_note_page(0x5000 + ((uint64_t)(i % 300) << 28));
+    for (int i = 0; i < 70000; i++)
+        tm_store_drop_page(0x5000);
+    g_assert_true(tm_sample_page_used(0x5000));
+    g_assert_false(tm_sample_page_used(0x6000));
+    tm_sample_init(4096, 1);
+    g_assert_false(tm_sample_page_used(0x5000));
+    tm_store_done();
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -367,5 +433,7 @@ int main(int argc, char **argv)
     g_test_add_func("/engine/store/marks", test_marks_outlive_everything_but_the_free);
     g_test_add_func("/engine/store/snapshots-add-up", test_snapshots_add_up_under_load);
     g_test_add_func("/engine/store/lanes-of-their-own", test_lanes_of_their_own);
+    g_test_add_func("/engine/store/sampled-pages", test_no_page_is_empty_that_is_not);
+    g_test_add_func("/engine/store/a-page-of-too-many", test_a_page_of_too_many);
     return g_test_run();
 }

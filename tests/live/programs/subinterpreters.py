@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Sub-interpreters, with the shared GIL and (from 3.12 on) with one of their own, allocating at the
-same time as the main one while snapshots are taken. Argument: a path."""
+same time as the main one while snapshots are taken; the tracebacks of what they keep are theirs.
+Argument: a path."""
 import sys
 import threading
 
@@ -16,10 +17,33 @@ def work():
         if i % 3:
             kept.pop()
     return kept
+def held(size):
+    return bytes(size)
+def deeper(size):
+    made = (held(size + i) for i in range(2))
+    return list(made)
 for i in range(5):
     kept = work()
     exec(compile("def f():\\n  return [1] * 100\\nf()", "<sub>", "exec"), {})
 """
+
+
+HELD = "mine = deeper(%d)"  # lines of CODE: held's 10, the generator's 12, deeper's 13
+
+
+def check_held(size):
+    """What an interpreter holds by HELD has its own frames, whatever frames others had there."""
+    engine.snapshot(PATH)
+    snapshot = tms.File(PATH)
+    snapshot.check()
+    found = 0
+    for trace in snapshot.traces:
+        if trace.size - sys.getsizeof(b"") in (size, size + 1) and trace.domain == 2:
+            frames = [(f.function.rpartition(".")[2], f.line) for f in snapshot.frames(trace.node)]
+            assert frames == [("held", 10), ("<genexpr>", 12), ("deeper", 13), ("<module>", 1)], \
+                frames
+            found += 1
+    assert found == 2, found
 
 
 def make_interpreters():
@@ -51,6 +75,10 @@ def main():
             tms.File(PATH).check()
         for thread in threads:
             thread.join()
+        for number, interpreter in enumerate(interpreters):
+            run(interpreter, HELD % (700000 + 1000 * number))
+        for number in range(2):
+            check_held(700000 + 1000 * number)
         for interpreter in interpreters:
             module.destroy(interpreter)
     assert engine.totals().dropped == 0

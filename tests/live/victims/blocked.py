@@ -43,9 +43,10 @@ def main(kind):
     elif kind == "pipe":
         os.read(os.pipe()[0], 1)
     elif kind == "waitpid":
+        parent = os.getpid()
         child = os.fork()
         if child == 0:
-            while os.getppid() != 1:
+            while os.getppid() == parent:
                 time.sleep(0.2)
             os._exit(0)
         os.waitpid(child, 0)

@@ -32,25 +32,25 @@ TM_ALWAYS_INLINE bool is_ready(uint64_t *ret_tstate)
 }
 
 static __attribute__((noinline)) void record_slowly(uint32_t domain, void *block, size_t size,
-                                                    struct tm_native_regs regs)
+                                                    const void *frame)
 {
     struct tm_traceback traceback;
-    if (!tm_native_traceback_of(TM_LANE_GIL, current_tstate(), regs, &traceback))
+    if (!tm_native_traceback_of(TM_LANE_GIL, current_tstate(), frame, &traceback))
         tm_traceback_not_traced(&tm_traceback_caches[TM_LANE_GIL]);
     else
         tm_store_record(TM_LANE_GIL, (uint64_t)block, size, domain, traceback.node);
 }
 
 TM_ALWAYS_INLINE void *finish(uint32_t domain, void *block, size_t size, uint64_t tstate,
-                              struct tm_native_regs regs)
+                              const void *frame)
 {
     struct tm_traceback traceback;
     if (TM_UNLIKELY(block == NULL))
         return NULL;
     uint64_t *slot = tm_shadow_find((uint64_t)block);
     if (TM_UNLIKELY(slot == NULL || *slot != 0 || size >= TM_SIZE_OVERFLOW ||
-                    !tm_native_known(tstate, regs, &traceback))) {
-        record_slowly(domain, block, size, regs);
+                    !tm_native_known(tstate, frame, &traceback))) {
+        record_slowly(domain, block, size, frame);
         return block;
     }
     __atomic_store_n(slot, tm_store_entry(size, domain, traceback.node), __ATOMIC_RELEASE);
@@ -58,7 +58,7 @@ TM_ALWAYS_INLINE void *finish(uint32_t domain, void *block, size_t size, uint64_
     return block;
 }
 
-TM_ALWAYS_INLINE void *native_malloc(uint32_t domain, size_t size, struct tm_native_regs regs)
+TM_ALWAYS_INLINE void *native_malloc(uint32_t domain, size_t size, const void *frame)
 {
     uint64_t tstate;
     if (!is_ready(&tstate))
@@ -66,11 +66,10 @@ TM_ALWAYS_INLINE void *native_malloc(uint32_t domain, size_t size, struct tm_nat
     tm_hooks_enter(tm_tstate_thread_pointer());
     void *block = tm_hooks_below[domain].malloc(tm_hooks_below[domain].ctx, size);
     tm_hooks_leave();
-    return finish(domain, block, size, tstate, regs);
+    return finish(domain, block, size, tstate, frame);
 }
 
-TM_ALWAYS_INLINE void *native_calloc(uint32_t domain, size_t n, size_t size,
-                                     struct tm_native_regs regs)
+TM_ALWAYS_INLINE void *native_calloc(uint32_t domain, size_t n, size_t size, const void *frame)
 {
     uint64_t tstate;
     if (!is_ready(&tstate))
@@ -78,34 +77,33 @@ TM_ALWAYS_INLINE void *native_calloc(uint32_t domain, size_t n, size_t size,
     tm_hooks_enter(tm_tstate_thread_pointer());
     void *block = tm_hooks_below[domain].calloc(tm_hooks_below[domain].ctx, n, size);
     tm_hooks_leave();
-    return finish(domain, block, n * size, tstate, regs);
+    return finish(domain, block, n * size, tstate, frame);
 }
 
-TM_ALWAYS_INLINE void *native_realloc(uint32_t domain, void *old, size_t size,
-                                      struct tm_native_regs regs)
+TM_ALWAYS_INLINE void *native_realloc(uint32_t domain, void *old, size_t size, const void *frame)
 {
     uint64_t tstate;
     if (old == NULL || !is_ready(&tstate))
         return plain[domain - 1].realloc(plain[domain - 1].ctx, old, size);
     void *block = tm_hooks_realloc_below(domain, tm_tstate_thread_pointer(), old, size);
-    return finish(domain, block, size, tstate, regs);
+    return finish(domain, block, size, tstate, frame);
 }
 
 #define DEFINE_HOOKS(suffix, domain)                                                               \
     static void *malloc_##suffix(void *ctx, size_t size)                                           \
     {                                                                                              \
         (void)ctx;                                                                                 \
-        return native_malloc(domain, size, tm_native_regs_at(__builtin_frame_address(0)));         \
+        return native_malloc(domain, size, __builtin_frame_address(0));                            \
     }                                                                                              \
     static void *calloc_##suffix(void *ctx, size_t n, size_t size)                                 \
     {                                                                                              \
         (void)ctx;                                                                                 \
-        return native_calloc(domain, n, size, tm_native_regs_at(__builtin_frame_address(0)));      \
+        return native_calloc(domain, n, size, __builtin_frame_address(0));                         \
     }                                                                                              \
     static void *realloc_##suffix(void *ctx, void *old, size_t size)                               \
     {                                                                                              \
         (void)ctx;                                                                                 \
-        return native_realloc(domain, old, size, tm_native_regs_at(__builtin_frame_address(0)));   \
+        return native_realloc(domain, old, size, __builtin_frame_address(0));                      \
     }
 
 DEFINE_HOOKS(mem, TM_PY_DOMAIN_MEM)

@@ -36,7 +36,8 @@ struct tm_stack_entry {
     tm_frame_ref frame;
     uint64_t place; /* tm_frames_place */
     struct tm_fingerprint hash;
-    uint32_t count; /* frames up to this one that Python shows in tracebacks */
+    uint16_t count; /* frames up to this one that Python shows in tracebacks */
+    uint16_t shim;  /* index of the most recent one up to this that is a shim (3.12 on); 0: none */
     uint32_t node;  /* of the traceback of all of them, TM_NONE: not known */
 };
 
@@ -137,7 +138,9 @@ TM_ALWAYS_INLINE struct tm_stack_entry *tm_stack_follow(struct tm_stack *stack,
         entry++;
         entry->frame = frame;
         entry->place = tm_frames_place(layout, frame);
-        entry->count = (entry - 1)->count + (uint32_t)(stack->path[n] & 1);
+        entry->count = (uint16_t)((entry - 1)->count + (stack->path[n] & 1));
+        entry->shim =
+            tm_frames_is_shim(layout, frame) ? (uint16_t)(entry - entries) : (entry - 1)->shim;
         stack->index[tm_stack_index_of(frame)] = (uint16_t)(entry - entries);
     }
     stack->top = entry;

@@ -156,6 +156,8 @@ static void grow_walks(struct tm_traceback_cache *cache)
     uint32_t slots = (cache->walk_mask + 1) * 4;
     cache->remembered = 0;
     if (slots > WALKS_MAX)
+        slots = WALKS_MAX;
+    if (slots == cache->walk_mask + 1)
         return;
     struct tm_walk_slot *walks = tm_mem_map_sparse(slots * sizeof(*walks));
     if (walks == NULL)

@@ -51,7 +51,7 @@ void tm_native_lane_forget(struct tm_native_lane *lane)
 {
     if (lane->pcs != NULL)
         memset(lane->pcs, 0, TM_NATIVE_PCS * sizeof(*lane->pcs));
-    tm_native_trie_forget(&lane->trie);
+    tm_native_record_clear(&lane->record);
 }
 
 static void forget_addresses(void)
@@ -72,7 +72,10 @@ static bool lanes_up(void)
         if (lane->path == NULL)
             lane->path = tm_mem_map(TM_NATIVE_ITEMS * sizeof(*lane->path));
         memset(lane->threads, 0, sizeof(lane->threads));
-        if (!tm_native_trie_init(&lane->trie) || lane->pcs == NULL || lane->items == NULL ||
+        lane->record.pcs = lane->pcs;
+        lane->record.look_up = tm_native_look_up;
+        lane->record.data = lane;
+        if (!tm_native_record_init(&lane->record) || lane->pcs == NULL || lane->items == NULL ||
             lane->path == NULL)
             return false;
     }
@@ -91,6 +94,7 @@ bool tm_native_enable_locked(uint32_t depth)
         prepared = NULL;
         tm_native_map_free(old);
     }
+    tm_native_choose_known();
     tm_native_depth = depth;
     forget_addresses();
     return true;
@@ -141,7 +145,7 @@ void tm_native_done(void)
         tm_mem_unmap(lane->pcs, TM_NATIVE_PCS * sizeof(*lane->pcs));
         tm_mem_unmap(lane->items, TM_NATIVE_ITEMS * sizeof(*lane->items));
         tm_mem_unmap(lane->path, TM_NATIVE_ITEMS * sizeof(*lane->path));
-        tm_native_trie_done(&lane->trie);
+        tm_native_record_done(&lane->record);
         *lane = (struct tm_native_lane){0};
     }
     tm_native_map_free(tm_native_map);
@@ -154,8 +158,8 @@ size_t tm_native_resident_bytes(void)
 {
     size_t total = 0;
     for (int i = 0; i < TM_LANES; i++)
-        if (tm_native_lanes[i].trie.steps != NULL)
-            total += tm_native_trie_resident_bytes(&tm_native_lanes[i].trie);
+        if (tm_native_lanes[i].record.entries != NULL)
+            total += tm_native_record_resident_bytes(&tm_native_lanes[i].record);
     return total;
 }
 

@@ -9,9 +9,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "payload/native/record.h"
 #include "payload/native/stack.h"
 #include "payload/native/table.h"
-#include "payload/native/trie.h"
 #include "payload/store.h"
 #include "payload/traceback.h"
 
@@ -40,52 +40,29 @@ void tm_native_abandon(void);
 
 /* ---- the hooks' side ---- */
 
-/* Of a caller. */
-struct tm_native_regs {
-    uint64_t pc, sp, bp;
-};
-
-/* Of the caller of the function whose __builtin_frame_address(0) is given. */
-static inline struct tm_native_regs tm_native_regs_at(const uint64_t *frame_address)
-{
-    return (struct tm_native_regs){frame_address[1], (uint64_t)(frame_address + 2),
-                                   frame_address[0]};
-}
+/* `frame_address`: __builtin_frame_address(0) of a function that is still running, at whose caller
+ * the walk begins. */
 
 /* The traceback of this thread, native frames and Python's in one: as tm_traceback_get, with the
  * lane's lock. Takes no other lock unless it is a traceback that was not seen lately, allocates
- * nothing of the program's. `regs`: where the walk begins. */
-bool tm_native_traceback_of(enum tm_lane lane, uint64_t tstate, struct tm_native_regs regs,
+ * nothing of the program's. */
+bool tm_native_traceback_of(enum tm_lane lane, uint64_t tstate, const void *frame_address,
                             struct tm_traceback *ret);
 /* The same from the caller on. */
 bool tm_native_traceback(enum tm_lane lane, uint64_t tstate, struct tm_traceback *ret);
-/* The GIL lane's, if it was met before. */
-bool tm_native_known(uint64_t tstate, struct tm_native_regs regs, struct tm_traceback *ret);
+/* The GIL lane's, if it was met before: made for the layout in force. */
+typedef bool tm_native_known_fn(uint64_t tstate, const void *frame_address,
+                                struct tm_traceback *ret);
+extern tm_native_known_fn *tm_native_known TM_HIDDEN;
 
 /* ---- shared by native.c and walk.c ---- */
 
-enum { TM_NATIVE_PCS = 8192 };
 #define TM_NATIVE_ITEMS (TM_NATIVE_DEPTH_MAX + TM_TRACEBACK_LIMIT_MAX + 1)
-
-/* What is known of a return address. */
-struct tm_native_pc {
-    uint64_t pc; /* 0: empty */
-    struct tm_native_rule rule;
-    uint32_t site; /* 0: not interned yet */
-};
 
 /* A frame of the stack that is being gathered. */
 struct tm_native_item {
-    uint64_t key;       /* native: the return address, or enum tm_native_cut; Python: its key */
+    uint64_t key;       /* native: the return address, or enum tm_native_end; Python: its key */
     tm_frame_ref frame; /* Python; 0: native */
-};
-
-/* Why a native stack ends before its outermost frame: shown as a frame of its own. */
-enum tm_native_cut {
-    TM_NATIVE_CUT_NO_TABLE = 1,
-    TM_NATIVE_CUT_NO_MODULE = 2,
-    TM_NATIVE_CUT_STACK = 3,
-    TM_NATIVE_CUTS = 4,
 };
 
 struct tm_native_lane {
@@ -93,7 +70,7 @@ struct tm_native_lane {
     struct tm_native_item *items; /* TM_NATIVE_ITEMS */
     uint32_t *path;               /* TM_NATIVE_ITEMS site ids */
     struct tm_native_stack threads[TM_NATIVE_THREADS];
-    struct tm_native_trie trie;
+    struct tm_native_record record;
     uint64_t stamp; /* of the loader, when the addresses were looked up */
 };
 
@@ -101,6 +78,10 @@ extern struct tm_native_lane tm_native_lanes[TM_LANES];
 extern struct tm_native_map *tm_native_map;
 extern uint64_t tm_native_eval_start, tm_native_eval_end; /* up to 3.9 */
 
+/* Sets tm_native_known. No hook runs. */
+void tm_native_choose_known(void);
+/* As tm_native_record.look_up: data is the lane. */
+void tm_native_look_up(void *data, uint64_t pc, struct tm_native_pc *ret);
 /* The lane forgets what it knows of addresses. */
 void tm_native_lane_forget(struct tm_native_lane *lane);
 

@@ -15,12 +15,13 @@
  *                the frames up to it
  * An address belongs to one function, so this is looked up once for each.
  *
- * One walk, compiled twice: REPLAY goes along what was met before
- * (payload/native/trie.h) and gives up where something is new; LEARN looks
- * everything up, gathers the frames and keeps the way.
+ * This is what each address and each stack is looked up with once. Later walks
+ * go along the records of both kinds of frames (payload/native/record.h,
+ * payload/stack.h), whose fingerprint leads to the traceback.
  */
 #include "payload/native/native.h"
 
+#include "payload/layout_table.h"
 #include "payload/native/loader.h"
 #include "payload/tstate.h"
 
@@ -31,63 +32,27 @@ enum {
     SHIM_SEARCH_MAX = 1 << 20, /* frames: against a circle */
 };
 
-enum how { REPLAY, LEARN };
-
 struct walk {
     struct tm_native_lane *lane;
-    struct tm_native_step *step; /* NULL: the tree is full */
-    struct tm_fingerprint print; /* of what was walked, without the run that is under way */
-    bool kept;                   /* LEARN: the fingerprint stands for what was gathered */
-    tm_frame_ref frame;
-    uint32_t n_native, n_python, limit;
-    /* registers of the frame that is next */
-    uint64_t pc, sp, bp;
-    uint64_t low, high; /* what may be read of the stack */
-    /* LEARN only */
     const struct tm_native_map *map;
     struct tm_native_item *items;
     uint32_t n_items;
-    bool precise;    /* look at each Python frame whether Python shows it */
+    uint32_t n_native, n_python, limit;
+    bool kept;    /* the same words in the same places mean the same frames */
+    bool learned; /* the role of an address was not known before */
+    tm_frame_ref frame;
     uint64_t cframe; /* 3.10, 3.11: the next C frame's record; 0: none */
+    /* registers of the frame that is next */
+    uint64_t pc, sp, bp;
+    uint64_t low, high; /* what may be read of the stack */
 };
 
-TM_ALWAYS_INLINE bool load_stack(const struct walk *w, uint64_t addr, uint64_t *ret)
+static bool load_stack(const struct walk *w, uint64_t addr, uint64_t *ret)
 {
-    if (TM_UNLIKELY(addr < w->low || addr > w->high - sizeof(uint64_t) || (addr & 7) != 0))
+    if (addr < w->low || addr > w->high - sizeof(uint64_t) || (addr & 7) != 0)
         return false;
     *ret = *(const uint64_t *)addr;
     return true;
-}
-
-/* ---- the way that was met before ---- */
-
-TM_ALWAYS_INLINE void begin_run(struct walk *w)
-{
-    w->step = &w->lane->trie.steps[w->frame != 0 ? TM_NATIVE_ROOT : TM_NATIVE_ROOT_NO_PYTHON];
-}
-
-/* REPLAY: false where this was not met yet. */
-TM_ALWAYS_INLINE bool follow(struct walk *w, enum how how, uint64_t word)
-{
-    if (how == REPLAY)
-        w->step = tm_native_trie_child(&w->lane->trie, w->step, word);
-    else if (w->step != NULL)
-        w->step = tm_native_trie_add(&w->lane->trie, w->step, word);
-    return how == LEARN || TM_LIKELY(w->step != NULL);
-}
-
-TM_ALWAYS_INLINE void hash(struct walk *w, uint64_t word1, uint64_t word2)
-{
-    w->print.hash1 = tm_hash_mix(w->print.hash1, word1);
-    w->print.hash2 = tm_hash_rotl(w->print.hash2, 23) + word2 * TM_HASH_K2;
-}
-
-TM_ALWAYS_INLINE void end_run(struct walk *w, enum how how)
-{
-    if (how == REPLAY || w->step != NULL)
-        hash(w, w->step->hash1, w->step->hash2);
-    else
-        w->kept = false;
 }
 
 static void push(struct walk *w, uint64_t key, tm_frame_ref frame)
@@ -105,9 +70,8 @@ TM_ALWAYS_INLINE bool is_entry(tm_frame_ref frame)
 
 enum extent { OF_ONE_CALL, ALL };
 
-/* The Python frames of one C call of the interpreter, or those of every one that is left. REPLAY:
- * false where one has no key. */
-TM_ALWAYS_INLINE bool take_python(struct walk *w, enum how how, enum extent extent)
+/* The Python frames of one C call of the interpreter, or those of every one that is left. */
+static void take_python(struct walk *w, enum extent extent)
 {
     uint32_t py_version = tm_layout.py_version;
     while (w->frame != 0 && w->n_python < w->limit) {
@@ -118,23 +82,14 @@ TM_ALWAYS_INLINE bool take_python(struct walk *w, enum how how, enum extent exte
                 continue;
             break;
         }
-        if (how == REPLAY || !w->precise || tm_frames_is_shown(&tm_layout, frame)) {
-            uint64_t key = tm_frames_key(&tm_layout, frame);
-            if (TM_UNLIKELY(key == 0)) {
-                if (how == REPLAY)
-                    return false;
-                w->kept = false;
-            }
-            hash(w, key, key);
-            if (how == LEARN)
-                push(w, key, frame);
+        if (tm_frames_is_shown(&tm_layout, frame)) {
+            push(w, tm_frames_key(&tm_layout, frame), frame);
             w->n_python++;
         }
         if (extent == OF_ONE_CALL &&
             (py_version < 0x030b || (py_version == 0x030b && is_entry(frame))))
             break;
     }
-    return true;
 }
 
 /* ---- which C frames run Python code ---- */
@@ -147,14 +102,14 @@ static uint64_t next_cframe(uint64_t cframe)
     return tm_frames_load(cframe + offset);
 }
 
-static uint64_t first_cframe(uint64_t tstate)
+TM_ALWAYS_INLINE uint64_t first_cframe(const struct tm_layout *layout, uint64_t tstate)
 {
     if (tstate == 0)
         return 0;
-    if (tm_layout.py_version == 0x030a)
+    if (layout->py_version == 0x030a)
         return tm_frames_load(tstate + TSTATE_CFRAME_310);
-    if (tm_layout.py_version == 0x030b)
-        return tm_frames_load(tstate + (uint32_t)tm_layout.tstate_cframe);
+    if (layout->py_version == 0x030b)
+        return tm_frames_load(tstate + (uint32_t)layout->tstate_cframe);
     return 0;
 }
 
@@ -186,34 +141,25 @@ static enum tm_native_role find_role(const struct walk *w, uint64_t pc, uint64_t
 
 /* ---- what is known of an address ---- */
 
-static void look_up(const struct walk *w, uint64_t pc, struct tm_native_pc *slot)
+void tm_native_look_up(void *data, uint64_t pc, struct tm_native_pc *ret)
 {
-    const struct tm_native_range *range = tm_native_map_find(w->map, pc);
-    if (range != NULL && w->lane->stamp != w->map->stamp &&
-        !tm_native_range_is_there(w->map, range))
+    const struct tm_native_lane *lane = data;
+    const struct tm_native_map *map = tm_native_map;
+    const struct tm_native_range *range = tm_native_map_find(map, pc);
+    if (range != NULL && lane->stamp != map->stamp && !tm_native_range_is_there(map, range))
         range = NULL; /* something else may lie there now */
-    *slot = (struct tm_native_pc){.pc = pc, .rule = {.kind = TM_NATIVE_KIND_NO_MODULE}};
+    *ret = (struct tm_native_pc){.pc = pc, .rule = {.kind = TM_NATIVE_KIND_NO_MODULE}};
     if (range != NULL)
-        slot->rule = tm_native_rule_unpack(tm_native_range_rule(range, pc));
-    if (pc - w->map->own_start < w->map->own_end - w->map->own_start)
-        slot->rule.role = TM_NATIVE_ROLE_OWN;
+        ret->rule = tm_native_rule_unpack(tm_native_range_rule(range, pc));
+    if (pc - map->own_start < map->own_end - map->own_start)
+        ret->rule.role = TM_NATIVE_ROLE_OWN;
 }
-
-static struct tm_native_pc *slot_of(const struct walk *w, uint64_t pc)
-{
-    struct tm_native_pc *slot = &w->lane->pcs[(pc * TM_HASH_K1) >> 51]; /* 13 bits */
-    if (slot->pc != pc)
-        look_up(w, pc, slot);
-    return slot;
-}
-_Static_assert(TM_NATIVE_PCS == 1 << 13, "slot_of");
 
 /* ---- the walk ---- */
 
-/* From a frame to its caller's registers; false: the stack ends here, *ret_cut says why (0: it is
- * the outermost frame). */
-TM_ALWAYS_INLINE bool leave_frame(struct walk *w, const struct tm_native_rule *rule,
-                                  enum tm_native_cut *ret_cut)
+/* From a frame to its caller's registers; false: the stack ends here, *ret_cut says why. */
+static bool leave_frame(struct walk *w, const struct tm_native_rule *rule,
+                        enum tm_native_end *ret_cut)
 {
     uint64_t cfa, at;
     *ret_cut = TM_NATIVE_CUT_STACK;
@@ -229,7 +175,7 @@ TM_ALWAYS_INLINE bool leave_frame(struct walk *w, const struct tm_native_rule *r
             return false;
         break;
     case TM_CFI_END:
-        *ret_cut = 0;
+        *ret_cut = TM_NATIVE_END_OUTERMOST;
         return false;
     case TM_NATIVE_KIND_NO_MODULE:
         *ret_cut = TM_NATIVE_CUT_NO_MODULE;
@@ -249,12 +195,15 @@ TM_ALWAYS_INLINE bool leave_frame(struct walk *w, const struct tm_native_rule *r
 /* What the frame is that was just left; with `more` false it could not be: how far it goes is not
  * known, and it is shown as what it is. So is one for which no record is left: outwards of the last
  * Python frame nothing runs Python code. */
-static __attribute__((noinline)) enum tm_native_role
-learn_role(struct walk *w, struct tm_native_pc *slot, uint64_t pc, uint64_t low, bool more)
+static enum tm_native_role learn_role(struct walk *w, struct tm_native_pc *slot, uint64_t pc,
+                                      uint64_t low, bool more)
 {
     enum tm_native_role role = slot->rule.role;
-    if (role == TM_NATIVE_ROLE_UNKNOWN && more)
-        role = slot->rule.role = (uint8_t)find_role(w, pc, low, w->sp);
+    if (role == TM_NATIVE_ROLE_UNKNOWN && more) {
+        role = find_role(w, pc, low, w->sp);
+        slot->rule.role = (uint8_t)role;
+        w->learned |= role != TM_NATIVE_ROLE_UNKNOWN;
+    }
     if (role == TM_NATIVE_ROLE_EVAL && w->cframe != 0)
         w->cframe = next_cframe(w->cframe);
     if (role == TM_NATIVE_ROLE_UNKNOWN)
@@ -262,88 +211,49 @@ learn_role(struct walk *w, struct tm_native_pc *slot, uint64_t pc, uint64_t low,
     /* A stack that broke off where it need not have says nothing of other ones. */
     if (!more && slot->rule.kind >= TM_CFI_RSP && slot->rule.kind <= TM_CFI_RBP_DEREF)
         w->kept = false;
-    else if (w->step != NULL) {
-        w->step->rule = slot->rule;
-        w->step->rule.role = (uint8_t)role;
-    }
     return role;
 }
 
-/* REPLAY: false where something was not met yet. */
-TM_ALWAYS_INLINE bool take_native(struct walk *w, enum how how)
+static void take_native(struct walk *w)
 {
     for (;;) {
         uint64_t pc = w->pc, low = w->sp;
-        enum tm_native_cut cut;
-        enum tm_native_role role;
-        bool more;
-        if (!follow(w, how, pc))
-            return false;
-        if (how == REPLAY) {
-            role = w->step->rule.role;
-            more = leave_frame(w, &w->step->rule, &cut);
-        } else {
-            struct tm_native_pc *slot = slot_of(w, pc);
-            more = leave_frame(w, &slot->rule, &cut);
-            role = learn_role(w, slot, pc, low, more);
-        }
+        enum tm_native_end cut;
+        struct tm_native_pc *slot = tm_native_pc_find(&w->lane->record, pc);
+        bool more = leave_frame(w, &slot->rule, &cut);
+        enum tm_native_role role = learn_role(w, slot, pc, low, more);
         if (role == TM_NATIVE_ROLE_EVAL) {
-            end_run(w, how);
-            if (!take_python(w, how, OF_ONE_CALL))
-                return false;
+            take_python(w, OF_ONE_CALL);
             if (w->n_python >= w->limit && w->limit != 0)
-                return true;
-            begin_run(w);
+                return;
         } else if (role == TM_NATIVE_ROLE_C) {
-            if (how == LEARN)
-                push(w, pc, 0);
+            push(w, pc, 0);
             if (++w->n_native == tm_native_depth)
-                break;
+                return;
         }
-        if (TM_LIKELY(more))
-            continue;
-        if (cut != 0 && how == LEARN)
-            push(w, cut, 0);
-        if (cut != 0 && !follow(w, how, cut))
-            return false;
-        break;
+        if (!more) {
+            if (cut != TM_NATIVE_END_OUTERMOST)
+                push(w, (uint64_t)cut, 0);
+            return;
+        }
     }
-    end_run(w, how);
-    return true;
 }
 
-/* REPLAY: false where something was not met yet. */
-TM_ALWAYS_INLINE bool take_stack(struct walk *w, enum how how, uint64_t tstate,
-                                 struct tm_native_regs regs)
+static void gather(struct walk *w, uint64_t tstate, const uint64_t *frame_address)
 {
-    w->n_native = w->n_python = 0;
+    w->kept = true;
     w->limit = tm_traceback_limit;
     w->frame = tstate != 0 && w->limit != 0 ? tm_frames_top(&tm_layout, tstate) : 0;
-    w->bp = regs.bp;
-    w->pc = regs.pc;
-    w->low = w->sp = regs.sp;
-    w->print = (struct tm_fingerprint){TM_HASH_K1, TM_HASH_K2};
-    begin_run(w);
-    if (TM_LIKELY(
-            tm_native_stack_find(w->lane->threads, tm_tstate_thread_pointer(), w->sp, &w->high))) {
-        if (!take_native(w, how))
-            return false;
-    } else {
-        if (how == LEARN)
-            push(w, TM_NATIVE_CUT_STACK, 0);
-        hash(w, TM_NATIVE_CUT_STACK, TM_NATIVE_CUT_STACK);
-    }
+    w->cframe = first_cframe(&tm_layout, tstate);
+    w->bp = frame_address[0];
+    w->pc = frame_address[1];
+    w->low = w->sp = (uint64_t)(frame_address + 2);
+    if (tm_native_stack_find(w->lane->threads, tm_tstate_thread_pointer(), w->sp, &w->high))
+        take_native(w);
+    else
+        push(w, TM_NATIVE_CUT_STACK, 0);
     /* What no C frame was found for, or the native depth cut off. */
-    return w->frame == 0 || take_python(w, how, ALL);
-}
-
-static void gather(struct walk *w, uint64_t tstate, struct tm_native_regs regs, bool precise)
-{
-    w->precise = precise;
-    w->kept = true;
-    w->n_items = 0;
-    w->cframe = first_cframe(tstate);
-    take_stack(w, LEARN, tstate, regs);
+    take_python(w, ALL);
 }
 
 /* ---- from items to a node ---- */
@@ -351,7 +261,8 @@ static void gather(struct walk *w, uint64_t tstate, struct tm_native_regs regs, 
 /* 0: memory is short. */
 static uint32_t native_site(struct walk *w, uint64_t pc)
 {
-    struct tm_native_pc *slot = pc < TM_NATIVE_CUTS ? NULL : slot_of(w, pc);
+    struct tm_native_pc *slot =
+        pc < TM_NATIVE_CUTS ? NULL : tm_native_pc_find(&w->lane->record, pc);
     if (slot != NULL && slot->site != 0)
         return slot->site;
     pthread_mutex_lock(&tm_intern_lock);
@@ -433,14 +344,101 @@ static void look_around(struct tm_native_lane *lane, struct tm_traceback_cache *
         tm_traceback_catch_up(cache);
         lane->stamp = stamp;
     }
-    if (lane->trie.used == TM_NATIVE_STEPS)
-        tm_native_trie_forget(&lane->trie);
 }
 
-static bool learn(struct tm_native_lane *lane, struct tm_traceback_cache *cache, uint64_t tstate,
-                  struct tm_native_regs regs, struct tm_traceback *ret)
+/* ---- along the records ---- */
+
+/* What is met on the way to a traceback. */
+struct look {
+    struct tm_fingerprint print, python;
+    struct tm_native_memo *memo; /* NULL: none */
+    bool noted;                  /* the memo has the traceback */
+};
+
+/* The fingerprint of the traceback. False: it has none, or something was not met yet. */
+TM_ALWAYS_INLINE bool look(struct tm_native_lane *lane, struct tm_traceback_cache *cache,
+                           const struct tm_layout *layout, tm_stack_follow_fn *follow,
+                           uint64_t tstate, const uint64_t *frame_address, struct look *ret)
+{
+    struct tm_native_ranks ranks = {.limit = tm_traceback_limit};
+    struct tm_fingerprint python = {TM_HASH_K1, TM_HASH_K2};
+    struct tm_fingerprint native = {TM_NATIVE_CUT_STACK, TM_NATIVE_CUT_STACK};
+    uint64_t at = (uint64_t)(frame_address + 1), high;
+    tm_frame_ref frame = tstate != 0 && ranks.limit != 0 ? tm_frames_top(layout, tstate) : 0;
+    ret->memo = NULL;
+    ret->noted = false;
+    if (TM_UNLIKELY(lane->stamp != tm_native_loader_stamp()))
+        return false;
+    if (ranks.limit == 1 && TM_LIKELY(frame != 0) && tm_frames_is_shown(layout, frame)) {
+        python.hash1 = tm_frames_key(layout, frame);
+        if (TM_UNLIKELY(python.hash1 == 0))
+            return false;
+        ranks.n_shown = 1;
+    } else if (TM_LIKELY(frame != 0)) {
+        const struct tm_stack *stack = &cache->stack;
+        ranks.last = tm_stack_look(&cache->stack, layout, follow, frame, ranks.limit);
+        if (TM_UNLIKELY(ranks.last == NULL))
+            return false;
+        python = tm_stack_fingerprint(stack, ranks.last);
+        ranks.stack = stack;
+        ranks.from = stack->top;
+        ranks.n_shown = stack->top->count;
+        ranks.cframe = first_cframe(layout, tstate);
+    }
+    ret->python = python;
+    if (TM_LIKELY(tm_native_stack_find(lane->threads, tm_tstate_thread_pointer(),
+                                       at + sizeof(uint64_t), &high))) {
+        struct tm_native_memo *memo = tm_native_memo_of(&lane->record, at, high);
+        struct tm_native_ranks fresh = ranks;
+        ret->memo = memo;
+        if (TM_LIKELY(tm_native_memo_holds(memo, at, high, tm_native_depth, &ranks, layout))) {
+            native = memo->print;
+            ret->noted = memo->python.hash1 == python.hash1 && memo->python.hash2 == python.hash2 &&
+                         memo->epoch == cache->epoch;
+        } else {
+            struct tm_native_walk walk = {at, high, tm_native_depth, &fresh, layout};
+            if (TM_UNLIKELY(!tm_native_record_look(&lane->record, &walk, memo, &native)))
+                return false;
+            ranks.hash = fresh.hash;
+        }
+    }
+    ret->print.hash1 = tm_hash_mix(python.hash1 ^ ranks.hash, native.hash1);
+    ret->print.hash2 = tm_hash_rotl(python.hash2, 23) + native.hash2 * TM_HASH_K2 + ranks.hash;
+    return true;
+}
+
+/* From the caches alone. */
+TM_ALWAYS_INLINE bool known(struct tm_native_lane *lane, struct tm_traceback_cache *cache,
+                            const struct tm_layout *layout, tm_stack_follow_fn *follow,
+                            uint64_t tstate, const uint64_t *frame_address,
+                            struct tm_traceback *ret)
+{
+    struct look found;
+    if (TM_UNLIKELY(!look(lane, cache, layout, follow, tstate, frame_address, &found)))
+        return false;
+    if (found.noted) {
+        *ret = (struct tm_traceback){found.memo->node, found.memo->counter};
+        return true;
+    }
+    ret->node = tm_traceback_cached(cache, found.print);
+    if (TM_UNLIKELY(ret->node == TM_NONE))
+        return false;
+    ret->counter = tm_store_node_counter(TM_LANE_GIL, ret->node);
+    if (TM_LIKELY(found.memo != NULL)) {
+        found.memo->python = found.python;
+        found.memo->epoch = cache->epoch;
+        found.memo->node = ret->node;
+        found.memo->counter = ret->counter;
+    }
+    return true;
+}
+
+static __attribute__((noinline)) bool learn(struct tm_native_lane *lane,
+                                            struct tm_traceback_cache *cache, uint64_t tstate,
+                                            const uint64_t *frame_address, struct tm_traceback *ret)
 {
     struct walk w = {.lane = lane, .map = tm_native_map, .items = lane->items};
+    struct look found;
     bool ok, exact = true;
     if (TM_UNLIKELY(top_is_own(cache, tstate, &ok))) {
         cache->own = true;
@@ -449,52 +447,67 @@ static bool learn(struct tm_native_lane *lane, struct tm_traceback_cache *cache,
     if (TM_UNLIKELY(!ok))
         return false;
     look_around(lane, cache);
-    gather(&w, tstate, regs, false);
+    gather(&w, tstate, frame_address);
+    if (w.learned)
+        tm_native_record_clear(&lane->record);
     if (!intern(&w, cache, &exact, &ret->node))
         return false;
-    if (exact && w.kept) {
-        tm_traceback_remember(cache, w.print, ret->node);
-    } else if (!exact) {
-        gather(&w, tstate, regs, true);
-        if (!intern(&w, cache, &exact, &ret->node))
-            return false;
+    if (exact && w.kept &&
+        look(lane, cache, &tm_layout, tm_stack_follow_any, tstate, frame_address, &found))
+        tm_traceback_remember(cache, found.print, ret->node);
+    ret->counter = tm_store_node_counter(TM_LANE_GIL, ret->node);
+    return true;
+}
+
+/* ---- for each layout ---- */
+
+#define DEFINE_KNOWN(suffix, layout)                                                               \
+    static __attribute__((noinline)) struct tm_stack_entry *follow_##suffix(                       \
+        struct tm_stack *stack, tm_frame_ref frame, uint32_t limit)                                \
+    {                                                                                              \
+        return tm_stack_follow(stack, layout, frame, limit);                                       \
+    }                                                                                              \
+    static bool known_##suffix(uint64_t tstate, const void *frame_address,                         \
+                               struct tm_traceback *ret)                                           \
+    {                                                                                              \
+        return known(&tm_native_lanes[TM_LANE_GIL], &tm_traceback_caches[TM_LANE_GIL], layout,     \
+                     follow_##suffix, tstate, frame_address, ret);                                 \
     }
-    ret->counter = tm_store_node_counter(TM_LANE_GIL, ret->node);
-    return true;
-}
 
-TM_ALWAYS_INLINE bool replay(struct tm_native_lane *lane, const struct tm_traceback_cache *cache,
-                             uint64_t tstate, struct tm_native_regs regs, struct tm_traceback *ret)
-{
-    struct walk w = {.lane = lane};
-    if (TM_UNLIKELY(lane->stamp != tm_native_loader_stamp()) ||
-        !take_stack(&w, REPLAY, tstate, regs))
-        return false;
-    ret->node = tm_traceback_cached(cache, w.print);
-    if (TM_UNLIKELY(ret->node == TM_NONE))
-        return false;
-    ret->counter = tm_store_node_counter(TM_LANE_GIL, ret->node);
-    return true;
-}
+DEFINE_KNOWN(any, &tm_layout)
+DEFINE_KNOWN(v3_6, &tm_layout_table[TM_LAYOUT_3_6])
+DEFINE_KNOWN(v3_7, &tm_layout_table[TM_LAYOUT_3_7])
+DEFINE_KNOWN(v3_8, &tm_layout_table[TM_LAYOUT_3_8])
+DEFINE_KNOWN(v3_11, &tm_layout_table[TM_LAYOUT_3_11])
+DEFINE_KNOWN(v3_12, &tm_layout_table[TM_LAYOUT_3_12])
+DEFINE_KNOWN(v3_13, &tm_layout_table[TM_LAYOUT_3_13])
 
-__attribute__((noinline)) bool tm_native_known(uint64_t tstate, struct tm_native_regs regs,
-                                               struct tm_traceback *ret)
+tm_native_known_fn *tm_native_known = known_any;
+
+void tm_native_choose_known(void)
 {
-    return replay(&tm_native_lanes[TM_LANE_GIL], &tm_traceback_caches[TM_LANE_GIL], tstate, regs,
-                  ret);
+    static tm_native_known_fn *const rows[TM_LAYOUT_TABLE_COUNT] = {
+        [TM_LAYOUT_3_6] = known_v3_6,   [TM_LAYOUT_3_7] = known_v3_7,
+        [TM_LAYOUT_3_8] = known_v3_8,   [TM_LAYOUT_3_9] = known_v3_8, /* the same frames */
+        [TM_LAYOUT_3_11] = known_v3_11, [TM_LAYOUT_3_12] = known_v3_12,
+        [TM_LAYOUT_3_13] = known_v3_13,
+    };
+    bool has_row = tm_layout_table_index >= 0 && rows[tm_layout_table_index] != NULL;
+    tm_native_known = has_row ? rows[tm_layout_table_index] : known_any;
 }
 
 __attribute__((noinline)) bool tm_native_traceback_of(enum tm_lane lane, uint64_t tstate,
-                                                      struct tm_native_regs regs,
+                                                      const void *frame_address,
                                                       struct tm_traceback *ret)
 {
     struct tm_traceback_cache *cache = &tm_traceback_caches[lane];
-    return replay(&tm_native_lanes[lane], cache, tstate, regs, ret) ||
-           learn(&tm_native_lanes[lane], cache, tstate, regs, ret);
+    return known(&tm_native_lanes[lane], cache, &tm_layout, tm_stack_follow_any, tstate,
+                 frame_address, ret) ||
+           learn(&tm_native_lanes[lane], cache, tstate, frame_address, ret);
 }
 
 __attribute__((noinline)) bool tm_native_traceback(enum tm_lane lane, uint64_t tstate,
                                                    struct tm_traceback *ret)
 {
-    return tm_native_traceback_of(lane, tstate, tm_native_regs_at(__builtin_frame_address(0)), ret);
+    return tm_native_traceback_of(lane, tstate, __builtin_frame_address(0), ret);
 }

@@ -9,6 +9,7 @@ import subprocess
 import pytest
 
 import tms
+from debuginfod import Server
 from tools import must, snapshot, tm_analyze, tm_attach
 from victim import wait_until
 
@@ -57,6 +58,17 @@ def gdb_frames(pid, folder):
             for line in done.stdout.decode().splitlines() if line.startswith("FRAME ")]
 
 
+def libdw_frames(pid):
+    """As gdb_frames, by libdw's unwinder."""
+    tool = os.path.join(os.environ["TM_BIN_DIR"], "..", "tests", "tools", "dwflstack")
+    env = {key: value for key, value in os.environ.items() if key != "DEBUGINFOD_URLS"}
+    done = subprocess.run([tool, str(pid)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          timeout=120, env=env)
+    assert done.returncode == 0, done.stderr
+    return [(int(line.split()[1]), line.split(None, 2)[2])
+            for line in done.stdout.decode().splitlines() if line.startswith("FRAME ")]
+
+
 class NativeFile(tms.File):
     def stack(self):
         """Of the biggest block: addresses of native frames and names of Python functions, most
@@ -98,6 +110,7 @@ def keep_block(victim):
 @pytest.mark.pythons(low=(3, 6), high=(3, 13))
 @pytest.mark.parametrize("call", CALLS)
 def test_frames_are_those_of_gdb(python, call, start_victim, tmp_path, extension, gdb):
+    """And of libdw's own unwinder."""
     victim = start_victim(python, "native_calls.py", call, extension)
     must(tm_attach("--native=128", "--traceback-limit", 100, "--delay", 0, "--memory-threshold", 0,
                    victim.pid, cwd=tmp_path))
@@ -116,6 +129,9 @@ def test_frames_are_those_of_gdb(python, call, start_victim, tmp_path, extension
     expected = groups(seen, lambda frame: is_eval(frame[1]))
     found = groups(stack, lambda frame: isinstance(frame, str))
     assert found == [[address for address, _ in group] for group in expected]
+    evals = {address for address, name in seen if is_eval(name)}
+    assert [[address for address, _ in group] for group in
+            groups(libdw_frames(victim.pid), lambda frame: frame[0] in evals)] == found
     victim.command("go on")
     must(tm_attach("--detach", victim.pid))
 
@@ -177,6 +193,67 @@ def test_separate_debug_file(any_python, start_victim, tmp_path, extension):
     result = tm_analyze("traceback", "-n", 1, "--json", path)
     assert "libstripped.so: No such file or directory" in result.err
     assert "libstripped.so+0x" in result.out and "tm_test_enter" not in result.out
+
+
+def test_debug_link(any_python, start_victim, tmp_path, extension):
+    """Without a build-id, by the name and checksum that .gnu_debuglink has; not the wrong file."""
+    module, debug = tmp_path / "liblinked.so", tmp_path / ".debug" / "liblinked.so.debug"
+    debug.parent.mkdir()
+    subprocess.run(["g++", "-O2", "-g", "-shared", "-fPIC", "-fvisibility=hidden",
+                    "-Wl,--build-id=none", "-o", str(module),
+                    os.path.join(HERE, "native_extension.cpp")], check=True)
+    subprocess.run(["objcopy", "--only-keep-debug", str(module), str(debug)], check=True)
+    subprocess.run(["objcopy", "--strip-all", "--add-gnu-debuglink=" + str(debug), str(module)],
+                   check=True)
+    path = native_snapshot(any_python, start_victim, tmp_path, module)
+    found = biggest_frames(path)
+    assert any("(outer::Keeper<int>::keep(int))" in frame for frame in found), found
+    with open(str(debug), "ab") as file:
+        file.write(b"another checksum")
+    result = tm_analyze("traceback", "-n", 1, "--json", path)
+    assert "liblinked.so: stripped" in result.err and "keep(int)" not in result.out
+    debug.unlink()
+    result = tm_analyze("traceback", "-n", 1, "--json", path)
+    assert "liblinked.so: stripped" in result.err and "keep(int)" not in result.out
+
+
+def test_debuginfod(any_python, start_victim, tmp_path, extension, monkeypatch):
+    """Asked only when the user says so."""
+    module, debug = tmp_path / "libserved.so", tmp_path / "served" / "libserved.debug"
+    debug.parent.mkdir()
+    shutil.copy(str(extension), str(module))
+    build_id = subprocess.run(["readelf", "-n", str(module)], stdout=subprocess.PIPE, check=True) \
+        .stdout.decode().split("Build ID: ")[1].split()[0]
+    subprocess.run(["objcopy", "--only-keep-debug", str(module), str(debug)], check=True)
+    subprocess.run(["strip", str(module)], check=True)
+    path = native_snapshot(any_python, start_victim, tmp_path, module)
+    server = Server(debug.parent, tmp_path)
+    try:
+        server.wait_for(build_id)
+        monkeypatch.setenv("DEBUGINFOD_URLS", server.url)
+        monkeypatch.setenv("DEBUGINFOD_CACHE_PATH", str(tmp_path / "cache"))
+        result = tm_analyze("traceback", "-n", 1, "--json", path)
+        assert "libserved.so: stripped" in result.err and "keep(int)" not in result.out
+        assert not (tmp_path / "cache").exists()
+        found = biggest_frames(path, "--debuginfod")
+        assert any("(outer::Keeper<int>::keep(int))" in frame for frame in found), found
+    finally:
+        server.end()
+
+
+def test_code_without_unwind_tables(any_python, start_victim, tmp_path, extension):
+    """The stack ends there, marked; the Python frames that are left follow."""
+    module = tmp_path / "libbare.so"
+    subprocess.run(["g++", "-O2", "-g", "-shared", "-fPIC", "-fvisibility=hidden",
+                    "-fno-asynchronous-unwind-tables", "-fno-exceptions", "-fno-unwind-tables",
+                    "-o", str(module), os.path.join(HERE, "native_extension.cpp")], check=True)
+    path = native_snapshot(any_python, start_victim, tmp_path, module)
+    stack = NativeFile(path).stack()
+    names = [frame for frame in stack if isinstance(frame, str)]
+    cut = stack.index("[native stack cut: no unwind table]")
+    assert names[-1] == "<module>" and all(isinstance(frame, str) for frame in stack[cut:]), stack
+    frames = biggest_frames(path)
+    assert sum("libbare.so" in frame or "native_extension.cpp" in frame for frame in frames) == 1
 
 
 def test_changed_module_is_not_guessed(any_python, start_victim, tmp_path, extension):
@@ -267,7 +344,11 @@ def test_module_in_the_place_of_another(any_python, start_victim, tmp_path, exte
     must(tm_attach("--native=128", "--traceback-limit", 100, "--delay", 0, "--memory-threshold", 0,
                    victim.pid, cwd=tmp_path))
     for _ in range(int(os.environ.get("TM_NATIVE_ROUNDS", "3"))):
-        keep_block(victim)
+        victim.command("go")
+        places = victim.expect("places")
+        assert places[0] == places[1], "the second library did not come to the place of the first"
+        victim.expect("kept")
+        victim.wait_until_blocked()
         path = snapshot(victim, tmp_path)
         stack = NativeFile(path).stack()
         victim.command("go on")

@@ -314,29 +314,21 @@ static void call_free(const struct caller *caller, uint32_t domain, void *block)
     atomic_fetch_sub(&activity[caller->lane].inside, 1);
 }
 
-/* Of an interpreter with a GIL of its own. */
-static struct caller foreign_caller(uintptr_t self)
-{
-    if (TM_UNLIKELY(!__atomic_load_n(&tm_sample_apart, __ATOMIC_RELAXED)))
-        __atomic_store_n(&tm_sample_apart, true, __ATOMIC_RELAXED);
-    return caller_of(self);
-}
-
 void *tm_hooks_shared_malloc(uint32_t domain, uintptr_t self, size_t size)
 {
-    struct caller caller = foreign_caller(self);
+    struct caller caller = caller_of(self);
     return call_malloc(&caller, domain, size);
 }
 
 void *tm_hooks_shared_calloc(uint32_t domain, uintptr_t self, size_t n, size_t size)
 {
-    struct caller caller = foreign_caller(self);
+    struct caller caller = caller_of(self);
     return call_calloc(&caller, domain, n, size);
 }
 
 void *tm_hooks_shared_realloc(uint32_t domain, uintptr_t self, void *old, size_t size)
 {
-    struct caller caller = foreign_caller(self);
+    struct caller caller = caller_of(self);
     return call_realloc(&caller, domain, old, size);
 }
 

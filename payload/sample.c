@@ -4,8 +4,6 @@
 #include <string.h>
 
 int64_t tm_sample_left[TM_LANES];
-bool tm_sample_apart;
-int64_t tm_sample_left_apart;
 uint16_t tm_sample_pages[TM_SAMPLE_PAGES];
 
 static double mean;
@@ -44,13 +42,12 @@ void tm_sample_draw(enum tm_lane lane)
 {
     double u = (double)((next_random(lane) >> 11) + 1) * 0x1p-53;
     double distance = minus_log(u) * mean;
-    *tm_sample_left_of(lane) = distance < 1 ? 1 : (int64_t)(distance + 0.5);
+    tm_sample_left[lane] = distance < 1 ? 1 : (int64_t)(distance + 0.5);
 }
 
 void tm_sample_init(uint64_t mean_bytes, uint64_t seed)
 {
     mean = (double)mean_bytes;
-    tm_sample_apart = false;
     memset(tm_sample_pages, 0, sizeof(tm_sample_pages));
     for (int lane = 0; lane < TM_LANES; lane++) {
         rng[lane] = (seed + (uint64_t)lane + 1) * 0x9e3779b97f4a7c15ull | 1;

@@ -38,31 +38,11 @@ static inline bool tm_sample_page_used(uint64_t addr)
     return __atomic_load_n(tm_sample_page(addr), __ATOMIC_RELAXED) != 0;
 }
 
-/* Interpreters with a GIL of their own run the same hooks, whose fast half counts the GIL lane's
- * bytes: once there is one, that lane counts here, and finds nothing left there, so that every call
- * goes to the slow half, which knows whose bytes they are. */
-extern bool tm_sample_apart TM_HIDDEN; /* set by any thread */
-extern int64_t tm_sample_left_apart TM_HIDDEN;
-
-/* The bytes to go of a lane whose lock is held. */
-__attribute__((always_inline)) static inline int64_t *tm_sample_left_of(enum tm_lane lane)
-{
-    if (lane != TM_LANE_GIL ||
-        __builtin_expect(!__atomic_load_n(&tm_sample_apart, __ATOMIC_RELAXED), 1))
-        return &tm_sample_left[lane];
-    if (tm_sample_left[lane] > 0) {
-        tm_sample_left_apart = tm_sample_left[lane];
-        tm_sample_left[lane] = 0;
-    }
-    return &tm_sample_left_apart;
-}
-
 /* True where this block is a sample. */
 __attribute__((always_inline)) static inline bool tm_sample_take(enum tm_lane lane, size_t size)
 {
-    int64_t *left = tm_sample_left_of(lane);
-    *left -= size ? (int64_t)size : 1;
-    if (__builtin_expect(*left > 0, 1))
+    tm_sample_left[lane] -= size ? (int64_t)size : 1;
+    if (__builtin_expect(tm_sample_left[lane] > 0, 1))
         return false;
     tm_sample_draw(lane);
     return true;

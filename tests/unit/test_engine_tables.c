@@ -203,19 +203,6 @@ static void test_sampling_has_the_right_chance(void)
         double error = (sum - truth) / truth, n_chance = (double)n * (chance < 1 ? chance : 1);
         g_assert_cmpfloat(error * error, <, 25 / n_chance);
     }
-    /* Beside interpreters with a GIL of their own: the same chance, and nothing that the fast half
-     * of their hooks could take away. */
-    tm_sample_init(mean, 12345);
-    uint64_t taken = 0;
-    for (uint64_t i = 0; i < n; i++) {
-        tm_sample_apart = i >= 100;
-        taken += tm_sample_take(TM_LANE_GIL, 100);
-        g_assert_true((tm_sample_left[TM_LANE_GIL] == 0) == tm_sample_apart);
-    }
-    g_assert_cmpuint(taken, >, 18300); /* a chance of 0.0952, 19033 of them; five deviations */
-    g_assert_cmpuint(taken, <, 19700);
-    tm_sample_init(mean, 12345);
-    g_assert_false(tm_sample_apart);
     g_assert_cmpint(tm_store_scaled_weight(1 << 30).blocks, ==, TM_BLOCK_SCALE);
     g_assert_cmpint(tm_store_scaled_weight(1 << 30).bytes, ==, 1 << 30);
     tm_store.sample_mean_bytes = 0;

@@ -282,10 +282,39 @@ def test_lines_are_those_without_native(any_python, start_victim, tmp_path, exte
                for item in by_module), by_module
 
 
-def analyze_items(path, *args):
-    result = tm_analyze("top", "--json", path, *args)
+def analyze_items(path, *args, command="top"):
+    result = tm_analyze(command, "--json", path, *args)
     assert result.status == 0, result
     return json.loads(result.out)["items"]
+
+
+def test_diff_and_leaks(any_python, start_victim, tmp_path, extension):
+    """By Python line as without native frames; by traceback with all of them, mixed; by module."""
+    victim = start_victim(any_python, "native_calls.py", "growing", extension)
+    must(tm_attach("--native", "--traceback-limit", 100, "--delay", 0, "--memory-threshold", 0,
+                   victim.pid, cwd=tmp_path))
+    paths = []
+    for _ in range(6):
+        victim.command("go")
+        victim.expect("done")
+        paths.append(snapshot(victim, tmp_path))
+
+    def grown(command, *args):
+        if command == "diff":
+            return analyze_items(paths[0], paths[-1], *args, command=command)
+        return analyze_items(*paths, *args, command=command)
+    for command, least in ("diff", 5), ("leaks", 3):  # leaks leaves a warm-up out
+        by_line = grown(command)[0]
+        assert by_line["file"].endswith("native_calls.py"), by_line
+        assert by_line["size_diff"] >= least * SIZE, by_line
+        frames = " ".join(grown(command, "-g", "traceback")[0]["traceback"])
+        native = [frames.index(name) for name in ("outer::Keeper<int>::keep(int)", "variable",
+                                                  "tm_test_enter")]
+        python = frames.index("<lambda>)"), frames.index("(call_growing)")
+        assert python[0] < native[0] < native[1] < native[2] < python[1], frames
+        by_module = grown(command, "-g", "module", "-c")
+        assert any(item["file"].endswith("libtm-native-test.so")
+                   and item["size_diff"] >= least * SIZE for item in by_module), by_module
 
 
 def test_exports(any_python, start_victim, tmp_path, extension):

@@ -6,6 +6,7 @@
 #include <glib.h>
 #include <link.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <unistd.h>
 
 #include "payload/native/cfi.h"
@@ -13,7 +14,7 @@
 enum { RBP = 6, RSP = 7, RA = 16 };
 
 struct visit {
-    guint modules, rows, known, unknown;
+    guint modules, vdsos, rows, known, unknown;
     Dwarf_CFI *cfi;
     guint64 bias, start;
     struct tm_cfi_row last;
@@ -89,17 +90,35 @@ static bool take_row(void *data, struct tm_cfi_row row)
     return true;
 }
 
+/* Of a module without a file, the vdso: a copy of its memory, owned by the caller. */
+static char *copy_vdso(const struct dl_phdr_info *info, size_t *ret_bytes)
+{
+    const char *start = (const char *)getauxval(AT_SYSINFO_EHDR);
+
+    if (start == NULL || info->dlpi_addr != (ElfW(Addr))start)
+        return NULL;
+    const ElfW(Ehdr) *header = (const void *)start;
+    *ret_bytes = header->e_shoff + (size_t)header->e_shnum * header->e_shentsize;
+    return g_memdup2(start, *ret_bytes);
+}
+
 static int visit_module(struct dl_phdr_info *info, size_t size, void *data)
 {
     struct visit *visit = data;
     struct tm_cfi_module module = {.start = G_MAXUINT64};
     const char *path = info->dlpi_name[0] ? info->dlpi_name : "/proc/self/exe";
     int fd = open(path, O_RDONLY);
-    Elf *elf = fd >= 0 ? elf_begin(fd, ELF_C_READ_MMAP, NULL) : NULL;
+    size_t n_bytes;
+    g_autofree char *vdso = fd < 0 ? copy_vdso(info, &n_bytes) : NULL;
+    Elf *elf = NULL;
 
     (void)size;
+    if (fd >= 0)
+        elf = elf_begin(fd, ELF_C_READ_MMAP, NULL);
+    else if (vdso)
+        elf = elf_memory(vdso, n_bytes);
     if (elf == NULL || (visit->cfi = dwarf_getcfi_elf(elf)) == NULL)
-        goto out; /* the vdso has no file */
+        goto out;
     for (int i = 0; i < info->dlpi_phnum; i++) {
         const ElfW(Phdr) *phdr = &info->dlpi_phdr[i];
         guint64 start = info->dlpi_addr + phdr->p_vaddr;
@@ -125,6 +144,7 @@ static int visit_module(struct dl_phdr_info *info, size_t size, void *data)
         g_test_message("%s", path);
         g_assert_true(tm_cfi_compile(&module, take_row, visit));
         visit->modules++;
+        visit->vdsos += vdso != NULL;
     }
     dwarf_cfi_end(visit->cfi);
 out:
@@ -143,6 +163,7 @@ static void test_against_libdw(void)
     g_test_message("%u modules, %u rows, %u rules, %u unknown", visit.modules, visit.rows,
                    visit.known, visit.unknown);
     g_assert_cmpuint(visit.modules, >, 2);
+    g_assert_cmpuint(visit.vdsos, ==, getauxval(AT_SYSINFO_EHDR) != 0);
     g_assert_cmpuint(visit.known, >, 10000);
     g_assert_cmpuint(visit.unknown, <, visit.known / 20);
 }

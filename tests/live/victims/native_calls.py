@@ -111,7 +111,13 @@ def call_extension(library=None, last=True):
     library.tm_test_enter(callback, 5)
 
 
-early = ctypes.CDLL(sys.argv[2]) if sys.argv[1] in ("extension", "threads") else None
+def call_growing():
+    callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)(
+        lambda value: kept.append(bytearray(SIZE)) or len(kept))
+    early.tm_test_enter(callback, 5)
+
+
+early = ctypes.CDLL(sys.argv[2]) if sys.argv[1] in ("extension", "threads", "growing") else None
 say("ready", 1)
 while sys.stdin.readline():
     globals()["call_" + sys.argv[1]]()

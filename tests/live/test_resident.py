@@ -32,7 +32,11 @@ def sockets_of(pid):
         pytest.skip("this kernel has no pidfd_open")
     found = []
     for name in os.listdir("/proc/%d/fd" % pid):
-        if os.readlink("/proc/%d/fd/%s" % (pid, name)).startswith("socket:"):
+        try:
+            target = os.readlink("/proc/%d/fd/%s" % (pid, name))
+        except FileNotFoundError:  # closed meanwhile
+            continue
+        if target.startswith("socket:"):
             fd = libc.syscall(SYS_PIDFD_GETFD, pidfd, int(name), 0)
             if fd >= 0:
                 found.append(socket.socket(fileno=fd))

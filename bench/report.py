@@ -15,6 +15,16 @@ def ratios(results, workload, config, key):
     return statistics.median(pairs) if pairs else None
 
 
+def least_ratio(results, workload, config, key):
+    """The fastest of all runs by the fastest without tracing; None if unknown."""
+    of = results.get(workload, {})
+    if config not in of or BASE not in of:
+        return None
+    least = [min((value for value in of[name][key] if value), default=None)
+             for name in (config, BASE)]
+    return least[0] / least[1] if all(least) else None
+
+
 def geometric_mean(values):
     values = [value for value in values if value]
     return math.exp(sum(map(math.log, values)) / len(values)) if values else None
@@ -34,12 +44,12 @@ def _table(head, rows):
     return lines + ["| " + " | ".join(row) + " |" for row in rows] + [""]
 
 
-def _ratio_table(run, key):
+def _ratio_table(run, key, ratio=ratios):
     names = [name for name in MIX + NOTHING + REAL if name in run["workloads"]]
     configs = [config for config in run["configs"] if config != BASE]
     rows = []
     for config in configs:
-        of = {name: ratios(run["workloads"], name, config, key) for name in names}
+        of = {name: ratio(run["workloads"], name, config, key) for name in names}
         means = [geometric_mean([of[n] for n in group if n in of]) for group in (MIX, REAL)]
         rows.append([config] + [_cell(mean) for mean in means] + [_cell(of[n]) for n in names])
     return _table([""] + ["**mean of the mix**", "**mean of the real**"] + names, rows)
@@ -89,6 +99,8 @@ def tables(results):
                   "Medians of up to %d rounds." % len(of), ""]
         lines += ["### CPU time, as a multiple of no tracing", ""]
         lines += _ratio_table(run, "cpu_seconds")
+        lines += ["### CPU time of the fastest run of all, by the fastest without tracing", ""]
+        lines += _ratio_table(run, "cpu_seconds", least_ratio)
         lines += ["### Wall time, as a multiple of no tracing", ""] + _ratio_table(run, "seconds")
         lines += ["### Peak resident memory, as a multiple of no tracing", ""]
         lines += _ratio_table(run, "peak_rss_bytes")

@@ -68,6 +68,17 @@ def test_code_is_put_back(python, start_victim, tmp_path):
     victim.assert_advances()
 
 
+def find_the_leak(victim, folder):
+    """Attaches, finds what leaks, detaches; the interpreter's text is as before."""
+    victim.prepare(BLOCKS)
+    must(tm_attach(victim.pid, cwd=folder))
+    first = snapshot(victim, folder)
+    leaked_bytes = victim.leak(BLOCKS, BLOCK_BYTES)
+    assert_leak_is_first(first, snapshot(victim, folder), leaked_bytes)
+    must(tm_attach("--detach", victim.pid))
+    assert differing_bytes(victim.pid) == 0
+
+
 @unpatched
 def test_under_hostile_churn(python, start_victim, tmp_path):
     """Six threads allocate and free all the time while hooks come and go. TM_REDIRECT_ROUNDS raises
@@ -75,13 +86,7 @@ def test_under_hostile_churn(python, start_victim, tmp_path):
     victim = start_victim(python, "threads.py")
     before = victim.facts()
     for _ in range(CHURN_ROUNDS):
-        victim.prepare(BLOCKS)
-        must(tm_attach(victim.pid, cwd=tmp_path))
-        first = snapshot(victim, tmp_path)
-        leaked_bytes = victim.leak(BLOCKS, BLOCK_BYTES)
-        assert_leak_is_first(first, snapshot(victim, tmp_path), leaked_bytes)
-        must(tm_attach("--detach", victim.pid))
-        assert differing_bytes(victim.pid) == 0
+        find_the_leak(victim, tmp_path)
         victim.assert_advances()
     victim.assert_facts(before)
 
@@ -161,13 +166,7 @@ def test_not_while_a_thread_is_inside(python, inside, tmp_path):
     leave(victim)
     victim.assert_facts(before)
     # And once it has left:
-    victim.prepare(BLOCKS)
-    must(tm_attach(victim.pid, cwd=tmp_path))
-    first = snapshot(victim, tmp_path)
-    leaked_bytes = victim.leak(BLOCKS, BLOCK_BYTES)
-    assert_leak_is_first(first, snapshot(victim, tmp_path), leaked_bytes)
-    must(tm_attach("--detach", victim.pid))
-    assert differing_bytes(victim.pid) == 0
+    find_the_leak(victim, tmp_path)
     victim.assert_facts(before)
 
 

@@ -298,12 +298,13 @@ class Tasks(Case):
             self.assertEqual(seen, [ValueError, SystemExit, KeyboardInterrupt])
         del keep
 
-    def test_cancels_itself(self):
+    def called_once(self, act):
+        """A task that does `act` when it is called is not called again."""
         calls = []
 
         def func():
             calls.append(1)
-            task.cancel()
+            act(task)
 
         t.enable()
         task = t.Task(func)
@@ -312,22 +313,13 @@ class Tasks(Case):
         keep = [allocate(100) for _ in range(50)]
         self.assertEqual(calls, [1])
         del keep
+
+    def test_cancels_itself(self):
+        self.called_once(lambda task: task.cancel())
 
     def test_disable_inside(self):
-        calls = []
-
-        def func():
-            calls.append(1)
-            t.disable()
-
-        t.enable()
-        task = t.Task(func)
-        task.set_memory_threshold(1)
-        task.schedule()
-        keep = [allocate(100) for _ in range(50)]
-        self.assertEqual(calls, [1])
+        self.called_once(lambda task: t.disable())
         self.assertFalse(t.is_enabled())
-        del keep
 
     def test_schedules_itself_anew(self):
         calls = []

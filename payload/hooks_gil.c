@@ -20,7 +20,7 @@
 static bool is_foreign(uint64_t tstate)
 {
     if (tm_hooks_main_interp == 0 || tstate == 0 ||
-        tm_frames_load(tstate + (uint32_t)tm_layout.tstate_interp) == tm_hooks_main_interp)
+        tm_hooks_is_main(tstate, tm_layout.tstate_interp))
         return false;
     atomic_store_explicit(&tm_hooks_foreign_seen, true, memory_order_relaxed);
     return true;
@@ -177,8 +177,7 @@ TM_ALWAYS_INLINE bool is_main(const struct tm_layout *layout)
     if (layout->py_version < 0x030c)
         return true;
     uint64_t tstate = fast_tstate(layout);
-    return TM_LIKELY(tstate != 0 && tm_frames_load(tstate + (uint32_t)layout->tstate_interp) ==
-                                        tm_hooks_main_interp);
+    return TM_LIKELY(tstate != 0 && tm_hooks_is_main(tstate, layout->tstate_interp));
 }
 
 TM_ALWAYS_INLINE uint32_t granule_shift(const struct tm_layout *layout)
@@ -358,8 +357,7 @@ TM_ALWAYS_INLINE bool sample_passes(bool many, size_t size)
         return false;
     if (many) {
         uint64_t tstate = tm_tstate_thread_word(tm_tstate_tls_offset);
-        if (TM_UNLIKELY(tstate == 0 || tm_frames_load(tstate + (uint32_t)tm_layout.tstate_interp) !=
-                                           tm_hooks_main_interp))
+        if (TM_UNLIKELY(tstate == 0 || !tm_hooks_is_main(tstate, tm_layout.tstate_interp)))
             return false;
     }
     tm_sample_left[TM_LANE_GIL] = left;

@@ -30,6 +30,13 @@ extern struct tm_py_allocator tm_hooks_below[TM_PY_DOMAINS] TM_HIDDEN;
 
 /* The interpreter whose GIL guards the GIL lane; 0: all interpreters share one GIL. */
 extern uint64_t tm_hooks_main_interp TM_HIDDEN;
+/* True where this is a thread of that interpreter, not 0; interp_offset: of PyThreadState.interp.
+ */
+TM_ALWAYS_INLINE bool tm_hooks_is_main(uint64_t tstate, int32_t interp_offset)
+{
+    return tm_frames_load(tstate + (uint32_t)interp_offset) == tm_hooks_main_interp;
+}
+
 /* An interpreter with another GIL has allocated. */
 extern _Atomic bool tm_hooks_foreign_seen TM_HIDDEN;
 

@@ -25,10 +25,8 @@ TM_ALWAYS_INLINE bool is_ready(uint64_t *ret_tstate)
     if (TM_UNLIKELY(atomic_load_explicit(&tm_live->word, memory_order_relaxed) != TM_WORD_FAST))
         return false;
     *ret_tstate = current_tstate();
-    return TM_LIKELY(
-        *ret_tstate != 0 &&
-        (tm_hooks_main_interp == 0 ||
-         tm_frames_load(*ret_tstate + (uint32_t)tm_layout.tstate_interp) == tm_hooks_main_interp));
+    return TM_LIKELY(*ret_tstate != 0 && (tm_hooks_main_interp == 0 ||
+                                          tm_hooks_is_main(*ret_tstate, tm_layout.tstate_interp)));
 }
 
 static __attribute__((noinline)) void record_slowly(uint32_t domain, void *block, size_t size,

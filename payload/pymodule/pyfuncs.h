@@ -9,6 +9,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <string.h>
 
 #include "payload/pyapi.h"
 
@@ -148,5 +149,15 @@ static inline PyObj *tm_py_type(PyObj *object)
 static inline PyObj *tm_py_raise(PyObj *exception, const char *message)
 {
     tm_pyf.PyErr_SetString(exception, message);
+    return NULL;
+}
+/* A file's name, borrowed from the bytes. NULL with ValueError: it would be cut off at a null byte.
+ */
+static inline const char *tm_py_file_name(PyObj *bytes)
+{
+    const char *name = tm_pyf.PyBytes_AsString(bytes);
+    if (strlen(name) == (size_t)tm_pyf.PyBytes_Size(bytes))
+        return name;
+    tm_py_raise(tm_pyf.value_error, "embedded null byte");
     return NULL;
 }

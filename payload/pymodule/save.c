@@ -87,10 +87,10 @@ PyObj *tm_save_py(PyObj *self, PyObj *args)
         return NULL;
     const struct tm_pyextras extras = {
         .timestamp_ns = timestamp_ns, .pid = pid, .traceback_limit = limit, .metrics = metrics};
-    const char *name = tm_pyf.PyBytes_AsString(bytes);
-    if (strlen(name) != (size_t)tm_pyf.PyBytes_Size(bytes)) {
+    const char *name = tm_py_file_name(bytes);
+    if (name == NULL) {
         tm_py_decref(bytes);
-        return tm_py_raise(tm_pyf.value_error, "embedded null byte");
+        return NULL;
     }
     int status = tm_save_image(image, &extras, name);
     tm_py_decref(bytes);

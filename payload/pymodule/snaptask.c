@@ -231,10 +231,9 @@ static bool expand(const struct terms *terms, uint64_t timestamp_ns, int64_t pid
     PyObj *bytes = tm_pyf.PyUnicode_EncodeFSDefault(terms->template);
     if (bytes == NULL)
         return false;
-    const char *template = tm_pyf.PyBytes_AsString(bytes);
-    if (strlen(template) != (size_t)tm_pyf.PyBytes_Size(bytes)) {
+    const char *template = tm_py_file_name(bytes);
+    if (template == NULL) {
         tm_py_decref(bytes);
-        tm_pyf.PyErr_SetString(tm_pyf.value_error, "embedded null byte");
         return false;
     }
     bool fits = tm_template_expand(template, &values, ret, PATH_MAX);

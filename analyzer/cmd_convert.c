@@ -83,26 +83,6 @@ static gboolean check_usage(const TmOptions *options, const TmExportFormat *form
     return TRUE;
 }
 
-static gboolean check_frames(const struct tm_model *model, const struct tm_groups *now,
-                             const struct tm_groups *then, const TmExportFormat *format,
-                             GError **error)
-{
-    g_autofree guint32 *depths = g_new0(guint32, model->nodes.count);
-    guint64 n_frames = 0;
-
-    for (guint32 n = 1; n < model->nodes.count; n++) /* A parent has the smaller id. */
-        depths[n] = depths[tm_model_node(model, n)->parent] + 1;
-    for (size_t i = 0; i < now->n_items; i++)
-        n_frames += depths[now->items[i].id];
-    for (size_t i = 0; i < then->n_items; i++)
-        n_frames += depths[then->items[i].id];
-    return !format->frames_max || n_frames <= format->frames_max ||
-           tm_error_data(error,
-                         "The tracebacks have %" G_GUINT64_FORMAT " frames in all, %s can have "
-                         "%" G_GUINT64_FORMAT ": leave some out by -i or -I",
-                         n_frames, format->name, format->frames_max);
-}
-
 /* Sums of all tracebacks; the order is that of StatsDiff.sort. */
 static gboolean make_diff(TmSession *session, const TmExportFormat *format, TmExport *job,
                           struct tm_diff *ret, GError **error)
@@ -118,7 +98,7 @@ static gboolean make_diff(TmSession *session, const TmExportFormat *format, TmEx
     ok = tm_session_group(session, index, TM_BY_TRACEBACK, TM_GROUP_DEFAULT, &now, error) &&
          (!job->base ||
           tm_session_group(session, 1 - index, TM_BY_TRACEBACK, TM_GROUP_DEFAULT, &then, error));
-    ok = ok && check_frames(&session->model, &now, &then, format, error);
+    ok = ok && tm_export_check_frames(format, &session->model, &now, &then, error);
     if (ok)
         ok = tm_diff_make(&session->model, job->base ? &then : NULL, &now, SIZE_MAX, ret) ||
              tm_error_data(error, "not enough memory");

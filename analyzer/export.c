@@ -94,3 +94,29 @@ gboolean tm_export_check_repeats(TmSnapshot *snapshot, const char *format, GErro
     tm_groups_done(&groups);
     return ok;
 }
+
+static guint64 count_frames(const guint32 *depths, const struct tm_groups *groups)
+{
+    guint64 n_frames = 0;
+
+    for (size_t i = 0; i < groups->n_items; i++)
+        n_frames += depths[groups->items[i].id];
+    return n_frames;
+}
+
+gboolean tm_export_check_frames(const TmExportFormat *format, const struct tm_model *model,
+                                const struct tm_groups *now, const struct tm_groups *then,
+                                GError **error)
+{
+    g_autofree guint32 *depths = g_new0(guint32, model->nodes.count);
+    guint64 n_frames;
+
+    for (guint32 n = 1; n < model->nodes.count; n++) /* A parent has the smaller id. */
+        depths[n] = depths[tm_model_node(model, n)->parent] + 1;
+    n_frames = count_frames(depths, now) + (then ? count_frames(depths, then) : 0);
+    return !format->frames_max || n_frames <= format->frames_max ||
+           tm_error_data(error,
+                         "The tracebacks have %" G_GUINT64_FORMAT " frames in all, %s can have "
+                         "%" G_GUINT64_FORMAT ": leave some out by -i or -I",
+                         n_frames, format->name, format->frames_max);
+}

@@ -51,6 +51,12 @@ gint64 tm_export_repeat(TmRepeat *repeat, guint64 size_bytes, double count);
 /* False: it would be more blocks than anybody's memory holds; the error says so. */
 gboolean tm_export_check_repeats(TmSnapshot *snapshot, const char *format, GError **error);
 
+/* False: the tracebacks of both together have more frames than the format's frames_max; the error
+ * says so. then: may be NULL. */
+gboolean tm_export_check_frames(const TmExportFormat *format, const struct tm_model *model,
+                                const struct tm_groups *now, const struct tm_groups *then,
+                                GError **error);
+
 /* "function (file:line)", or "file:line" where the function is unknown. Newlines and other control
  * characters become spaces, as does `forbidden`, if not 0. */
 void tm_export_append_frame(GString *out, const struct tm_model *model, guint32 site,

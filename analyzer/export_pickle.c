@@ -356,27 +356,17 @@ static gboolean put_snapshot(Writer *w, GError **error)
 /* By the tracebacks that traces have, where those of the whole file are too many. */
 static gboolean check_frames(TmSnapshot *snapshot, GError **error)
 {
-    const struct tm_model *model = snapshot->image.model;
     struct tms_error reason = {0};
     struct tm_groups groups;
-    g_autofree guint32 *depths = NULL;
-    guint64 n_frames = 0;
+    gboolean ok;
 
     if (!tm_groups_make(&snapshot->image, TM_BY_TRACEBACK, TM_GROUP_DEFAULT, &groups, &reason)) {
         tm_error_set_from_reader(error, &reason);
         return FALSE;
     }
-    depths = g_new0(guint32, model->nodes.count);
-    for (guint32 n = 1; n < model->nodes.count; n++) /* A parent has the smaller id. */
-        depths[n] = depths[tm_model_node(model, n)->parent] + 1;
-    for (size_t i = 0; i < groups.n_items; i++)
-        n_frames += depths[groups.items[i].id];
+    ok = tm_export_check_frames(&tm_export_pickle, snapshot->image.model, &groups, NULL, error);
     tm_groups_done(&groups);
-    return n_frames <= FRAMES_MAX ||
-           tm_error_data(error,
-                         "The tracebacks have %" G_GUINT64_FORMAT " frames in all, pickle can have "
-                         "%u: leave some out by -i or -I",
-                         n_frames, FRAMES_MAX);
+    return ok;
 }
 
 static gboolean may_have_too_many_frames(const struct tms_file *file)
@@ -412,5 +402,6 @@ static gboolean write_pickle(const TmExport *job, GError **error)
 const TmExportFormat tm_export_pickle = {
     .name = "pickle",
     .suffix = ".pickle",
+    .frames_max = FRAMES_MAX,
     .write = write_pickle,
 };

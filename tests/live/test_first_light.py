@@ -34,6 +34,16 @@ def assert_leak_is_first(old, new, leaked_bytes):
     assert first_difference(old, new) == LEAK + (leaked_bytes, BLOCKS)
 
 
+def find_the_leak(victim, folder):
+    """Attaches, finds what leaks, detaches."""
+    victim.prepare(BLOCKS)
+    must(tm_attach(victim.pid, cwd=folder))
+    first = snapshot(victim, folder)
+    leaked_bytes = victim.leak(BLOCKS, BLOCK_BYTES)
+    assert_leak_is_first(first, snapshot(victim, folder), leaked_bytes)
+    must(tm_attach("--detach", victim.pid))
+
+
 @pytest.mark.parametrize("script", ["reads.py", "sleeps.py", "busy.py", "threads.py"])
 def test_leak_is_found(python, script, start_victim, tmp_path):
     victim = start_victim(python, script)
@@ -107,12 +117,7 @@ def test_attach_again(python, start_victim, tmp_path):
     victim = start_victim(python, "sleeps.py")
     allocators, before = victim.allocators(), victim.facts()
     for _ in range(3):
-        victim.prepare(BLOCKS)
-        must(tm_attach(victim.pid, cwd=tmp_path))
-        first = snapshot(victim, tmp_path)
-        leaked_bytes = victim.leak(BLOCKS, BLOCK_BYTES)
-        assert_leak_is_first(first, snapshot(victim, tmp_path), leaked_bytes)
-        must(tm_attach("--detach", victim.pid))
+        find_the_leak(victim, tmp_path)
         victim.assert_facts(before)
         assert victim.allocators() == allocators
     victim.assert_advances()

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from test_first_light import BLOCK_BYTES, BLOCKS, assert_leak_is_first
+from test_first_light import find_the_leak
 from test_refusals import assert_one_line, refused
 from tools import BIN_DIR, analyze_json, must, snapshot, tm_attach
 
@@ -68,14 +68,8 @@ def test_code_is_put_back(python, start_victim, tmp_path):
     victim.assert_advances()
 
 
-def find_the_leak(victim, folder):
-    """Attaches, finds what leaks, detaches; the interpreter's text is as before."""
-    victim.prepare(BLOCKS)
-    must(tm_attach(victim.pid, cwd=folder))
-    first = snapshot(victim, folder)
-    leaked_bytes = victim.leak(BLOCKS, BLOCK_BYTES)
-    assert_leak_is_first(first, snapshot(victim, folder), leaked_bytes)
-    must(tm_attach("--detach", victim.pid))
+def find_the_leak_and_the_text(victim, folder):
+    find_the_leak(victim, folder)
     assert differing_bytes(victim.pid) == 0
 
 
@@ -86,7 +80,7 @@ def test_under_hostile_churn(python, start_victim, tmp_path):
     victim = start_victim(python, "threads.py")
     before = victim.facts()
     for _ in range(CHURN_ROUNDS):
-        find_the_leak(victim, tmp_path)
+        find_the_leak_and_the_text(victim, tmp_path)
         victim.assert_advances()
     victim.assert_facts(before)
 
@@ -166,7 +160,7 @@ def test_not_while_a_thread_is_inside(python, inside, tmp_path):
     leave(victim)
     victim.assert_facts(before)
     # And once it has left:
-    find_the_leak(victim, tmp_path)
+    find_the_leak_and_the_text(victim, tmp_path)
     victim.assert_facts(before)
 
 

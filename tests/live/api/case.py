@@ -31,6 +31,18 @@ class Case(unittest.TestCase):
     def path(self, name):
         return os.path.join(self.folder, name)
 
+    def unraisable(self, attribute, silent):
+        """A list of that attribute of each exception that nobody handles from now on. Python 3.7
+        and before write them to stderr, for which `silent` stands in."""
+        seen = []
+        if hasattr(sys, "unraisablehook"):
+            self.addCleanup(setattr, sys, "unraisablehook", sys.unraisablehook)
+            sys.unraisablehook = lambda unraisable: seen.append(getattr(unraisable, attribute))
+        else:
+            self.addCleanup(setattr, sys, "stderr", sys.stderr)
+            sys.stderr = silent
+        return seen
+
     def raises(self, kind, message, func, *args, **kwargs):
         with self.assertRaises(kind) as context:
             func(*args, **kwargs)

@@ -141,13 +141,7 @@ class SnapshotTasks(Case):
         self.assertEqual(seen[1:], [mine])
 
     def test_a_write_that_fails_cancels(self):
-        seen = []
-        if hasattr(sys, "unraisablehook"):
-            self.addCleanup(setattr, sys, "unraisablehook", sys.unraisablehook)
-            sys.unraisablehook = lambda unraisable: seen.append(unraisable.exc_value)
-        else:
-            self.addCleanup(setattr, sys, "stderr", sys.stderr)
-            sys.stderr = TextOut()
+        seen = self.unraisable("exc_value", TextOut())
         t.enable()
         task = t.TakeSnapshotTask(self.path("none/$counter.pickle"))
         self.run_once_in_c(task)

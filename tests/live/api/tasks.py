@@ -273,13 +273,7 @@ class Tasks(Case):
         self.fail("it was always called")
 
     def test_exception_cancels(self):
-        seen = []
-        if hasattr(sys, "unraisablehook"):
-            self.addCleanup(setattr, sys, "unraisablehook", sys.unraisablehook)
-            sys.unraisablehook = lambda unraisable: seen.append(unraisable.exc_type)
-        else:
-            self.addCleanup(setattr, sys, "stderr", sys.stderr)
-            sys.stderr = open(os.devnull, "w")
+        seen = self.unraisable("exc_type", open(os.devnull, "w"))
         t.enable()
         for kind in (ValueError, SystemExit, KeyboardInterrupt):
             def fail():

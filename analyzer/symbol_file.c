@@ -14,10 +14,12 @@
 #include <unistd.h>
 
 #include "analyzer/error.h"
+#include "analyzer/symbol_scopes.h"
 
 struct TmSymbolFile {
     Dwfl *dwfl;
     Dwfl_Module *module;
+    TmSymbolScopes *scopes;
     char *debug_path; /* libdwfl keeps a pointer to it */
     Dwfl_Callbacks callbacks;
 };
@@ -184,6 +186,7 @@ TmSymbolFile *tm_symbol_file_open(const TmSymbolRequest *request, GError **error
         path = found;
     }
     self = g_new0(TmSymbolFile, 1);
+    self->scopes = tm_symbol_scopes_new();
     self->debug_path = debug_path(request->debug_dirs);
     self->callbacks = (Dwfl_Callbacks){
         .find_elf = dwfl_build_id_find_elf,
@@ -211,6 +214,7 @@ void tm_symbol_file_free(TmSymbolFile *file)
 {
     if (file == NULL)
         return;
+    tm_symbol_scopes_free(file->scopes);
     if (file->dwfl)
         dwfl_end(file->dwfl);
     g_free(file->debug_path);
@@ -260,31 +264,21 @@ static void call_place(Dwarf_Die *unit, Dwarf_Die *inlined, const char **ret_fil
         *ret_line = (int)value;
 }
 
-/* The functions around an address by their nesting: dwarf_getscopes leaves it at the innermost
- * inlined function for its definition, so the tree is climbed from there. */
+/* From the innermost function to the one that has the code. */
 static void add_scopes(TmSymbolFile *self, Dwarf_Die *unit, Dwarf_Addr address, const char *file,
                        int line, GArray *frames)
 {
-    Dwarf_Die *found = NULL, *scopes = NULL;
-    int n = dwarf_getscopes(unit, address, &found);
+    g_autoptr(GArray) scopes = g_array_new(FALSE, FALSE, sizeof(Dwarf_Die));
 
-    (void)self;
-    if (n > 0)
-        n = dwarf_getscopes_die(&found[0], &scopes);
-    for (int i = 0; i < n; i++) {
-        int tag = dwarf_tag(&scopes[i]);
-        if (tag == DW_TAG_subprogram || tag == DW_TAG_inlined_subroutine) {
-            const char *name = die_name(&scopes[i]);
-            if (name)
-                add(frames, name, file, line);
-        }
-        if (tag == DW_TAG_inlined_subroutine)
-            call_place(unit, &scopes[i], &file, &line);
-        else if (tag == DW_TAG_subprogram)
-            break;
+    tm_symbol_scopes_find(self->scopes, unit, address, scopes);
+    for (guint i = scopes->len; i-- > 0;) {
+        Dwarf_Die *scope = &g_array_index(scopes, Dwarf_Die, i);
+        const char *name = die_name(scope);
+        if (name)
+            add(frames, name, file, line);
+        if (i)
+            call_place(unit, scope, &file, &line);
     }
-    free(found);
-    free(scopes);
 }
 
 GArray *tm_symbol_file_find(TmSymbolFile *file, guint64 address)

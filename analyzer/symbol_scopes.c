@@ -57,7 +57,8 @@ static void add_spans(GArray *spans, Dwarf_Die *function)
     }
 }
 
-/* clang leaves functions in their namespaces and classes; gcc takes them out. */
+/* clang leaves functions in their namespaces and classes; gcc takes them out. A function inside a
+ * function (GNU C, Fortran) lies in its tree. */
 static void add_functions(GArray *spans, Dwarf_Die *parent, int depth)
 {
     Dwarf_Die die;
@@ -68,7 +69,9 @@ static void add_functions(GArray *spans, Dwarf_Die *parent, int depth)
         switch (dwarf_tag(&die)) {
         case DW_TAG_subprogram:
             add_spans(spans, &die);
+            add_functions(spans, &die, depth + 1);
             break;
+        case DW_TAG_lexical_block:
         case DW_TAG_namespace:
         case DW_TAG_module:
         case DW_TAG_class_type:

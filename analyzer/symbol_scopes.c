@@ -13,13 +13,8 @@ typedef struct {
 } Span;
 
 struct TmSymbolScopes {
-    GHashTable *units; /* offset of the unit's DIE -> GArray * of Span, by start */
+    GHashTable *units; /* Dwarf_Die.addr of the unit -> GArray * of Span, by start */
 };
-
-static void free_key(void *key)
-{
-    g_free(key);
-}
 
 static void free_spans(void *spans)
 {
@@ -30,7 +25,7 @@ TmSymbolScopes *tm_symbol_scopes_new(void)
 {
     TmSymbolScopes *self = g_new0(TmSymbolScopes, 1);
 
-    self->units = g_hash_table_new_full(g_int64_hash, g_int64_equal, free_key, free_spans);
+    self->units = g_hash_table_new_full(NULL, NULL, NULL, free_spans);
     return self;
 }
 
@@ -94,15 +89,14 @@ static int compare_spans(const void *a, const void *b)
 
 static GArray *spans_of(TmSymbolScopes *self, Dwarf_Die *unit)
 {
-    guint64 offset = dwarf_dieoffset(unit);
-    GArray *spans = g_hash_table_lookup(self->units, &offset);
+    GArray *spans = g_hash_table_lookup(self->units, unit->addr);
 
     if (spans)
         return spans;
     spans = g_array_new(FALSE, FALSE, sizeof(Span));
     add_functions(spans, unit, 0);
     g_array_sort(spans, compare_spans);
-    g_hash_table_insert(self->units, g_memdup2(&offset, sizeof offset), spans);
+    g_hash_table_insert(self->units, unit->addr, spans);
     return spans;
 }
 

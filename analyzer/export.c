@@ -108,13 +108,16 @@ gboolean tm_export_check_frames(const TmExportFormat *format, const struct tm_mo
                                 const struct tm_groups *now, const struct tm_groups *then,
                                 GError **error)
 {
-    g_autofree guint32 *depths = g_new0(guint32, model->nodes.count);
+    g_autofree guint32 *depths = NULL;
     guint64 n_frames;
 
+    if (!format->frames_max)
+        return TRUE;
+    depths = g_new0(guint32, model->nodes.count);
     for (guint32 n = 1; n < model->nodes.count; n++) /* A parent has the smaller id. */
         depths[n] = depths[tm_model_node(model, n)->parent] + 1;
     n_frames = count_frames(depths, now) + (then ? count_frames(depths, then) : 0);
-    return !format->frames_max || n_frames <= format->frames_max ||
+    return n_frames <= format->frames_max ||
            tm_error_data(error,
                          "The tracebacks have %" G_GUINT64_FORMAT " frames in all, %s can have "
                          "%" G_GUINT64_FORMAT ": leave some out by -i or -I",

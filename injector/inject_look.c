@@ -282,8 +282,8 @@ static bool check_own_proc(const tm_look *self, GError **error)
 {
     struct stat st;
     int pid = (int)self->process.pid;
-    g_autofree char *number = g_strdup_printf("%d", (int)self->modules->pid);
-    g_autofree char *path = g_build_filename("/proc", number, "root", "proc", "thread-self", NULL);
+    g_autofree char *path =
+        g_strdup_printf("/proc/%d/root%s", (int)self->modules->pid, "/proc/thread-self");
     if (lstat(path, &st) == 0 || errno != ENOENT)
         return true;
     REFUSE(

@@ -151,6 +151,7 @@ static inline PyObj *tm_py_raise(PyObj *exception, const char *message)
     tm_pyf.PyErr_SetString(exception, message);
     return NULL;
 }
+
 /* A file's name, borrowed from the bytes. NULL with ValueError: it would be cut off at a null byte.
  */
 static inline const char *tm_py_file_name(PyObj *bytes)

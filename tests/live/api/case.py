@@ -6,6 +6,7 @@ import tempfile
 import unittest
 
 import pytracemalloc as t
+from old import TextOut
 
 
 def allocate(size):
@@ -31,16 +32,16 @@ class Case(unittest.TestCase):
     def path(self, name):
         return os.path.join(self.folder, name)
 
-    def unraisable(self, attribute, silent):
+    def unraisable(self, attribute):
         """A list of that attribute of each exception that nobody handles from now on. Python 3.7
-        and before write them to stderr, for which `silent` stands in."""
+        and before write them to stderr."""
         seen = []
         if hasattr(sys, "unraisablehook"):
             self.addCleanup(setattr, sys, "unraisablehook", sys.unraisablehook)
             sys.unraisablehook = lambda unraisable: seen.append(getattr(unraisable, attribute))
         else:
             self.addCleanup(setattr, sys, "stderr", sys.stderr)
-            sys.stderr = silent
+            sys.stderr = TextOut()
         return seen
 
     def raises(self, kind, message, func, *args, **kwargs):

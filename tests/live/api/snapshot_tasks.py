@@ -141,7 +141,7 @@ class SnapshotTasks(Case):
         self.assertEqual(seen[1:], [mine])
 
     def test_a_write_that_fails_cancels(self):
-        seen = self.unraisable("exc_value", TextOut())
+        seen = self.unraisable("exc_value")
         t.enable()
         task = t.TakeSnapshotTask(self.path("none/$counter.pickle"))
         self.run_once_in_c(task)

@@ -273,7 +273,7 @@ class Tasks(Case):
         self.fail("it was always called")
 
     def test_exception_cancels(self):
-        seen = self.unraisable("exc_type", open(os.devnull, "w"))
+        seen = self.unraisable("exc_type")
         t.enable()
         for kind in (ValueError, SystemExit, KeyboardInterrupt):
             def fail():

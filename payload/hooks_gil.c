@@ -119,14 +119,7 @@ static __attribute__((noinline)) void *slow_realloc(uint32_t domain, void *old, 
     uint64_t tstate = (uint64_t)tm_py.UncheckedGet();
     if (is_foreign(tstate))
         return tm_hooks_shared_realloc(domain, self, old, size);
-    void *block;
-    if (old != NULL) {
-        block = tm_hooks_realloc_below(domain, self, old, size);
-    } else {
-        tm_hooks_enter(self);
-        block = below->realloc(below->ctx, old, size);
-        tm_hooks_leave();
-    }
+    void *block = tm_hooks_realloc_below(domain, self, old, size);
     if (block != NULL)
         slow_record(domain, tstate, block, size);
     return block;
@@ -306,7 +299,7 @@ TM_ALWAYS_INLINE void *fast_calloc(const struct tm_layout *layout, deep_fn *deep
 TM_ALWAYS_INLINE void *fast_realloc(const struct tm_layout *layout, deep_fn *deep, uint32_t domain,
                                     void *old, size_t size)
 {
-    if (!is_fast() || old == NULL || !is_main(layout))
+    if (!is_fast() || !is_main(layout))
         return slow_realloc(domain, old, size);
     void *block = tm_hooks_realloc_below(domain, tm_tstate_thread_pointer(), old, size);
     return fast_finish(layout, deep, domain, block, size);

@@ -71,11 +71,13 @@ TM_ALWAYS_INLINE void tm_hooks_leave(void)
 
 /* The allocator below of the GIL lane. The old record is out of the map while it runs (its address
  * may be somebody else's afterwards) and out of the counters once it has succeeded; where it fails
- * (NULL) the record is as it was. `old` is not NULL; the new block is yet to be recorded. */
+ * (NULL) the record is as it was. `old` may be NULL; the new block is yet to be recorded. */
 TM_ALWAYS_INLINE void *tm_hooks_realloc_below(uint32_t domain, uintptr_t self, void *old,
                                               size_t size)
 {
-    struct tm_taken taken = tm_store_take(TM_LANE_GIL, (uint64_t)old);
+    struct tm_taken taken = {0, 0};
+    if (old != NULL)
+        taken = tm_store_take(TM_LANE_GIL, (uint64_t)old);
     tm_hooks_enter(self);
     void *block = tm_hooks_below[domain].realloc(tm_hooks_below[domain].ctx, old, size);
     tm_hooks_leave();

@@ -81,7 +81,7 @@ TM_ALWAYS_INLINE void *native_calloc(uint32_t domain, size_t n, size_t size, con
 TM_ALWAYS_INLINE void *native_realloc(uint32_t domain, void *old, size_t size, const void *frame)
 {
     uint64_t tstate;
-    if (old == NULL || !is_ready(&tstate))
+    if (!is_ready(&tstate))
         return plain[domain - 1].realloc(plain[domain - 1].ctx, old, size);
     void *block = tm_hooks_realloc_below(domain, tm_tstate_thread_pointer(), old, size);
     return finish(domain, block, size, tstate, frame);

@@ -15,7 +15,6 @@ enum {
 static const size_t entries_bytes = TM_NATIVE_RECORD_ENTRIES * sizeof(struct tm_native_entry);
 /* A whole record may be taken up behind as many that are new. */
 static const size_t steps_bytes = 2 * TM_NATIVE_RECORD_ENTRIES * sizeof(struct tm_native_entry);
-static const size_t memos_bytes = sizeof(struct tm_native_memo) << TM_NATIVE_MEMOS_LOG2;
 static const size_t powers_bytes = POWERS * sizeof(struct tm_fingerprint);
 
 bool tm_native_record_init(struct tm_native_record *record)
@@ -26,10 +25,8 @@ bool tm_native_record_init(struct tm_native_record *record)
         record->steps = tm_mem_map_sparse(steps_bytes);
     if (record->powers == NULL)
         record->powers = tm_mem_map_sparse(powers_bytes);
-    if (record->memos == NULL)
-        record->memos = tm_mem_map_sparse(memos_bytes);
-    if (record->entries == NULL || record->steps == NULL || record->powers == NULL ||
-        record->memos == NULL)
+    if (!tm_native_memos_init(&record->memos) || record->entries == NULL || record->steps == NULL ||
+        record->powers == NULL)
         return false;
     record->powers[0] = (struct tm_fingerprint){1, 1};
     for (int i = 1; i < POWERS; i++) {
@@ -45,7 +42,7 @@ void tm_native_record_done(struct tm_native_record *record)
     tm_mem_unmap_sparse(record->entries, entries_bytes);
     tm_mem_unmap_sparse(record->steps, steps_bytes);
     tm_mem_unmap_sparse(record->powers, powers_bytes);
-    tm_mem_unmap_sparse(record->memos, memos_bytes);
+    tm_native_memos_done(&record->memos);
     *record = (struct tm_native_record){0};
 }
 
@@ -54,7 +51,7 @@ size_t tm_native_record_resident_bytes(const struct tm_native_record *record)
     return tm_mem_resident_bytes(record->entries, entries_bytes, NULL) +
            tm_mem_resident_bytes(record->steps, steps_bytes, NULL) +
            tm_mem_resident_bytes(record->powers, powers_bytes, NULL) +
-           tm_mem_resident_bytes(record->memos, memos_bytes, NULL);
+           tm_native_memos_resident_bytes(&record->memos);
 }
 
 static void set_end(struct tm_native_record *record, enum tm_native_end end)
@@ -71,8 +68,7 @@ void tm_native_record_clear(struct tm_native_record *record)
         return;
     set_end(record, TM_NATIVE_END_MORE);
     record->top = record->entries;
-    for (int i = 0; i < 1 << TM_NATIVE_MEMOS_LOG2; i++)
-        record->memos[i].n_words = 0;
+    tm_native_memos_clear(&record->memos);
 }
 
 /* ---- addresses ---- */
@@ -112,12 +108,6 @@ TM_ALWAYS_INLINE uint64_t load(uint64_t addr)
     return *(const uint64_t *)addr;
 }
 
-TM_ALWAYS_INLINE bool is_stack(const struct tm_native_walk *walk, uint64_t addr)
-{
-    return addr >= walk->at - sizeof(uint64_t) && addr <= walk->high - sizeof(uint64_t) &&
-           (addr & 7) == 0;
-}
-
 enum leave { LEFT, ENDS, BROKEN };
 
 /* From a frame to its caller's. ENDS: it has none, *ret_end says why. BROKEN: what was read cannot
@@ -134,7 +124,7 @@ TM_ALWAYS_INLINE enum leave leave_frame(const struct tm_native_walk *walk,
     } else if (rule->kind == TM_CFI_RBP_DEREF) {
         bp = load(*bp_at);
         uint64_t pointer = bp + (uint64_t)(int64_t)rule->cfa_bytes;
-        if (!is_stack(walk, pointer) || !is_stack(walk, bp))
+        if (!tm_native_is_stack(walk, pointer) || !tm_native_is_stack(walk, bp))
             return BROKEN;
         next = load(pointer) - sizeof(uint64_t);
         *bp_at = bp;
@@ -144,12 +134,12 @@ TM_ALWAYS_INLINE enum leave leave_frame(const struct tm_native_walk *walk,
                                                             : TM_NATIVE_CUT_NO_TABLE;
         return ENDS;
     }
-    if (TM_UNLIKELY(next <= *at || !is_stack(walk, next)))
+    if (TM_UNLIKELY(next <= *at || !tm_native_is_stack(walk, next)))
         return BROKEN;
     *at = next;
     if (rule->kind != TM_CFI_RBP_DEREF && rule->saved_bytes != 0) {
         *bp_at = next + sizeof(uint64_t) + (uint64_t)(int64_t)rule->saved_bytes;
-        if (TM_UNLIKELY(!is_stack(walk, *bp_at)))
+        if (TM_UNLIKELY(!tm_native_is_stack(walk, *bp_at)))
             return BROKEN;
     }
     return LEFT;
@@ -296,7 +286,7 @@ static bool leads_there(const struct state *s, const struct tm_native_entry *ent
 {
     uint64_t at = entry->at, bp_at = entry->bp_at;
     enum tm_native_end end;
-    return is_stack(s->walk, bp_at) &&
+    return tm_native_is_stack(s->walk, bp_at) &&
            leave_frame(s->walk, &entry->rule, &at, &bp_at, &end) == LEFT && at == entry[-1].at &&
            (entry->rule.kind != TM_CFI_RBP_DEREF || entry - 1 == s->record->entries ||
             bp_at == entry[-1].bp_at);
@@ -423,45 +413,10 @@ static const struct tm_native_entry *find_cut(const struct state *s)
     return s->limited ? cut : NULL;
 }
 
-/* ---- memos ---- */
-
-static bool note(struct tm_native_memo *memo, const struct tm_native_walk *walk, uint64_t at)
-{
-    if (memo->n_words == TM_NATIVE_MEMO_WORDS || !is_stack(walk, at))
-        return false;
-    memo->words[memo->n_words].at = at;
-    memo->words[memo->n_words++].word = load(at);
-    if (at > memo->highest)
-        memo->highest = at;
-    return true;
-}
-
-static void write_memo(struct tm_native_memo *memo, const struct state *s,
-                       const struct tm_native_entry *cut, struct tm_fingerprint print)
-{
-    const struct tm_native_entry *end = cut != NULL ? cut : s->record->entries;
-    const struct tm_native_walk *walk = s->walk;
-    *memo = (struct tm_native_memo){.depth = walk->depth, .limit = walk->ranks->limit};
-    memo->ranks_hash = walk->ranks->hash;
-    memo->print = print;
-    bool ok = true;
-    for (const struct tm_native_entry *entry = s->record->top; entry > end && ok; entry--) {
-        ok = note(memo, walk, entry->at);
-        memo->n_evals += entry->rule.role == TM_NATIVE_ROLE_EVAL;
-        if (entry->rule.kind == TM_CFI_RBP || entry->rule.kind == TM_CFI_RBP_DEREF)
-            ok = ok && note(memo, walk, entry->bp_at);
-        if (entry->rule.kind == TM_CFI_RBP_DEREF)
-            ok = ok &&
-                 note(memo, walk, load(entry->bp_at) + (uint64_t)(int64_t)entry->rule.cfa_bytes);
-    }
-    if (!ok)
-        memo->n_words = 0;
-}
-
 __attribute__((noinline)) bool tm_native_record_look(struct tm_native_record *record,
                                                      const struct tm_native_walk *walk,
-                                                     struct tm_native_memo *memo,
-                                                     struct tm_fingerprint *ret)
+                                                     uint64_t tag, struct tm_fingerprint *ret,
+                                                     struct tm_native_memo **ret_memo)
 {
     struct state s = {
         .record = record,
@@ -482,6 +437,6 @@ __attribute__((noinline)) bool tm_native_record_look(struct tm_native_record *re
         ret->hash1 -= cut->hash.hash1 * power->hash1;
         ret->hash2 -= cut->hash.hash2 * power->hash2;
     }
-    write_memo(memo, &s, cut, *ret);
+    *ret_memo = tm_native_memo_write(record, tag, walk, cut != NULL ? cut : record->entries, *ret);
     return true;
 }

@@ -16,7 +16,7 @@
  * they lie elsewhere.
  *
  * Beside it, for stacks that come again and again, the words themselves are kept
- * (memos): all that such a walk reads, to be compared and nothing else.
+ * (payload/native/memo.h).
  *
  * Belongs to a lane and is guarded by its lock. It must be forgotten whenever
  * addresses may mean something else: when a map of modules is published or the
@@ -29,6 +29,7 @@
 #include <stdint.h>
 
 #include "payload/hash.h"
+#include "payload/native/memo.h"
 #include "payload/native/ranks.h"
 #include "payload/native/rule.h"
 
@@ -63,33 +64,15 @@ struct tm_native_entry {
     uint16_t special;  /* more is to be done than to compare the return address */
 };
 
-enum { TM_NATIVE_RECORD_ENTRIES = 1024, TM_NATIVE_MEMO_WORDS = 44 };
-#define TM_NATIVE_MEMOS_LOG2 8
-
-/* All that a walk has read of the stack, and what came of it. */
-struct tm_native_memo {
-    uint64_t highest;          /* address of the words */
-    uint64_t ranks_hash;       /* of the answers that it got */
-    uint32_t depth, limit;     /* what was asked for */
-    uint32_t n_words, n_evals; /* n_words 0: empty */
-    struct tm_fingerprint print;
-    /* For the owner: the traceback with these Python frames, as long as that cache's epoch lasts;
-     * epoch 0: none. */
-    struct tm_fingerprint python;
-    void *counter;
-    uint32_t epoch, node;
-    struct {
-        uint64_t at, word;
-    } words[TM_NATIVE_MEMO_WORDS]; /* the most recent return address is the first */
-};
+enum { TM_NATIVE_RECORD_ENTRIES = 1024 };
 
 struct tm_native_record {
     struct tm_native_entry *entries, *top;
     struct tm_native_entry *steps; /* scratch: what is new, the most recent first */
     struct tm_fingerprint *powers; /* the multipliers, by exponent */
-    struct tm_native_memo *memos;  /* 1 << TM_NATIVE_MEMOS_LOG2 */
-    enum tm_native_end end;        /* what entries[0] stands for */
-    struct tm_native_pc *pcs;      /* TM_NATIVE_PCS; the owner's */
+    struct tm_native_memos memos;
+    enum tm_native_end end;   /* what entries[0] stands for */
+    struct tm_native_pc *pcs; /* TM_NATIVE_PCS; the owner's */
     /* Fills a slot for an address that is not in its set. */
     void (*look_up)(void *data, uint64_t pc, struct tm_native_pc *ret);
     void *data;
@@ -113,10 +96,19 @@ struct tm_native_walk {
     const struct tm_layout *layout;
 };
 
+/* Whether a word of the walk's stack lies there; what rbp holds lies one below the first. */
+TM_ALWAYS_INLINE bool tm_native_is_stack(const struct tm_native_walk *walk, uint64_t addr)
+{
+    return addr >= walk->at - sizeof(uint64_t) && addr <= walk->high - sizeof(uint64_t) &&
+           (addr & 7) == 0;
+}
+
 /* The fingerprint of the most recent frames: of native ones those asked for, but none outwards of
- * the last Python frame. False: there is none. `memo` is written anew. */
+ * the last Python frame. False: there is none. *ret_memo: the memo that was written of it with
+ * `tag`, or NULL. */
 bool tm_native_record_look(struct tm_native_record *record, const struct tm_native_walk *walk,
-                           struct tm_native_memo *memo, struct tm_fingerprint *ret);
+                           uint64_t tag, struct tm_fingerprint *ret,
+                           struct tm_native_memo **ret_memo);
 
 TM_ALWAYS_INLINE struct tm_native_pc *tm_native_pc_set(const struct tm_native_record *record,
                                                        uint64_t pc)
@@ -125,10 +117,10 @@ TM_ALWAYS_INLINE struct tm_native_pc *tm_native_pc_set(const struct tm_native_re
     return &record->pcs[set & ~(uint64_t)(TM_NATIVE_PC_WAYS - 1)];
 }
 
-/* Where a walk that begins here has its memo, by the most recent frame and the next: its place, and
- * who called the allocator. */
-TM_ALWAYS_INLINE struct tm_native_memo *tm_native_memo_of(const struct tm_native_record *record,
-                                                          uint64_t at, uint64_t high)
+/* By which the memo of a walk that begins here is found; never 0. Its most recent frame and the
+ * next tell it: who called the allocator, and at what place. */
+TM_ALWAYS_INLINE uint64_t tm_native_memo_tag(const struct tm_native_record *record, uint64_t at,
+                                             uint64_t high)
 {
     uint64_t key = *(const uint64_t *)at;
     const struct tm_native_pc *known = tm_native_pc_set(record, key);
@@ -136,24 +128,7 @@ TM_ALWAYS_INLINE struct tm_native_memo *tm_native_memo_of(const struct tm_native
     if (TM_LIKELY(known->pc == key && known->rule.kind == TM_CFI_RSP &&
                   next < high - sizeof(uint64_t)))
         key = *(const uint64_t *)next ^ next;
-    return &record->memos[(key * TM_HASH_K1) >> (64 - TM_NATIVE_MEMOS_LOG2)];
-}
-
-/* Whether all that its walk has read is there still, and means the same with these Python frames.
- */
-TM_ALWAYS_INLINE bool tm_native_memo_holds(const struct tm_native_memo *memo, uint64_t at,
-                                           uint64_t high, uint32_t depth,
-                                           struct tm_native_ranks *ranks,
-                                           const struct tm_layout *layout)
-{
-    if (TM_UNLIKELY(memo->words[0].at != at || memo->highest >= high || memo->n_words == 0 ||
-                    memo->depth != depth || memo->limit != ranks->limit))
-        return false;
-    for (uint32_t i = 0; i < memo->n_words; i++)
-        if (TM_UNLIKELY(*(const uint64_t *)memo->words[i].at != memo->words[i].word))
-            return false;
-    for (uint32_t i = memo->n_evals; i > 0; i--)
-        if (TM_UNLIKELY(tm_native_ranks_next(ranks, layout) == TM_NATIVE_RANK_UNKNOWN))
-            return false;
-    return TM_LIKELY(ranks->hash == memo->ranks_hash);
+    else
+        key ^= at;
+    return (key * TM_HASH_K1) | 1;
 }

@@ -350,10 +350,60 @@ static void look_around(struct tm_native_lane *lane, struct tm_traceback_cache *
 
 /* What is met on the way to a traceback. */
 struct look {
-    struct tm_fingerprint print, python;
+    struct tm_fingerprint python;
     struct tm_native_memo *memo; /* NULL: none */
-    bool noted;                  /* the memo has the traceback */
+    bool noted;                  /* the memo has the traceback; else: */
+    struct tm_fingerprint print;
+    uint64_t ranks_hash;
 };
+
+/* Nothing known of this stack holds: goes through it. */
+static __attribute__((noinline)) bool look_anew(struct tm_native_lane *lane,
+                                                const struct tm_layout *layout, uint64_t at,
+                                                uint64_t high, uint64_t tag,
+                                                struct tm_native_ranks ranks,
+                                                struct tm_fingerprint *ret, struct look *ret_look)
+{
+    struct tm_native_walk walk = {at, high, tm_native_depth, &ranks, layout};
+    bool ok = tm_native_record_look(&lane->record, &walk, tag, ret, &ret_look->memo);
+    ret_look->ranks_hash = ranks.hash;
+    return ok;
+}
+
+/* Goes on from the Python frames. */
+TM_ALWAYS_INLINE bool look_at_native(struct tm_native_lane *lane,
+                                     const struct tm_traceback_cache *cache,
+                                     const struct tm_layout *layout, const uint64_t *frame_address,
+                                     struct tm_native_ranks ranks, struct look *ret)
+{
+    struct tm_fingerprint native = {TM_NATIVE_CUT_STACK, TM_NATIVE_CUT_STACK};
+    uint64_t at = (uint64_t)(frame_address + 1), high;
+    ret->memo = NULL;
+    ret->ranks_hash = ranks.hash;
+    ret->noted = false;
+    if (TM_LIKELY(tm_native_stack_find(lane->threads, tm_tstate_thread_pointer(),
+                                       at + sizeof(uint64_t), &high))) {
+        uint64_t tag = tm_native_memo_tag(&lane->record, at, high);
+        struct tm_native_memo *memo =
+            tm_native_memo_find(&lane->record.memos, tag, at, high, tm_native_depth, ranks, layout);
+        if (TM_LIKELY(memo != NULL)) {
+            ret->memo = memo;
+            ret->ranks_hash = memo->ranks_hash;
+            native = memo->print;
+            if (TM_LIKELY(memo->python.hash1 == ret->python.hash1 &&
+                          memo->python.hash2 == ret->python.hash2 && memo->epoch == cache->epoch)) {
+                ret->noted = true;
+                return true;
+            }
+        } else if (TM_UNLIKELY(!look_anew(lane, layout, at, high, tag, ranks, &native, ret))) {
+            return false;
+        }
+    }
+    ret->print.hash1 = tm_hash_mix(ret->python.hash1 ^ ret->ranks_hash, native.hash1);
+    ret->print.hash2 =
+        tm_hash_rotl(ret->python.hash2, 23) + native.hash2 * TM_HASH_K2 + ret->ranks_hash;
+    return true;
+}
 
 /* The fingerprint of the traceback. False: it has none, or something was not met yet. */
 TM_ALWAYS_INLINE bool look(struct tm_native_lane *lane, struct tm_traceback_cache *cache,
@@ -361,50 +411,29 @@ TM_ALWAYS_INLINE bool look(struct tm_native_lane *lane, struct tm_traceback_cach
                            uint64_t tstate, const uint64_t *frame_address, struct look *ret)
 {
     struct tm_native_ranks ranks = {.limit = tm_traceback_limit};
-    struct tm_fingerprint python = {TM_HASH_K1, TM_HASH_K2};
-    struct tm_fingerprint native = {TM_NATIVE_CUT_STACK, TM_NATIVE_CUT_STACK};
-    uint64_t at = (uint64_t)(frame_address + 1), high;
     tm_frame_ref frame = tstate != 0 && ranks.limit != 0 ? tm_frames_top(layout, tstate) : 0;
-    ret->memo = NULL;
-    ret->noted = false;
+    ret->python = (struct tm_fingerprint){TM_HASH_K1, TM_HASH_K2};
     if (TM_UNLIKELY(lane->stamp != tm_native_loader_stamp()))
         return false;
     if (ranks.limit == 1 && TM_LIKELY(frame != 0) && tm_frames_is_shown(layout, frame)) {
-        python.hash1 = tm_frames_key(layout, frame);
-        if (TM_UNLIKELY(python.hash1 == 0))
+        ret->python.hash1 = tm_frames_key(layout, frame);
+        if (TM_UNLIKELY(ret->python.hash1 == 0))
             return false;
-        ranks.n_shown = 1;
-    } else if (TM_LIKELY(frame != 0)) {
+        return look_at_native(lane, cache, layout, frame_address,
+                              (struct tm_native_ranks){.limit = 1, .n_shown = 1}, ret);
+    }
+    if (TM_LIKELY(frame != 0)) {
         const struct tm_stack *stack = &cache->stack;
         ranks.last = tm_stack_look(&cache->stack, layout, follow, frame, ranks.limit);
         if (TM_UNLIKELY(ranks.last == NULL))
             return false;
-        python = tm_stack_fingerprint(stack, ranks.last);
+        ret->python = tm_stack_fingerprint(stack, ranks.last);
         ranks.stack = stack;
         ranks.from = stack->top;
         ranks.n_shown = stack->top->count;
         ranks.cframe = first_cframe(layout, tstate);
     }
-    ret->python = python;
-    if (TM_LIKELY(tm_native_stack_find(lane->threads, tm_tstate_thread_pointer(),
-                                       at + sizeof(uint64_t), &high))) {
-        struct tm_native_memo *memo = tm_native_memo_of(&lane->record, at, high);
-        struct tm_native_ranks fresh = ranks;
-        ret->memo = memo;
-        if (TM_LIKELY(tm_native_memo_holds(memo, at, high, tm_native_depth, &ranks, layout))) {
-            native = memo->print;
-            ret->noted = memo->python.hash1 == python.hash1 && memo->python.hash2 == python.hash2 &&
-                         memo->epoch == cache->epoch;
-        } else {
-            struct tm_native_walk walk = {at, high, tm_native_depth, &fresh, layout};
-            if (TM_UNLIKELY(!tm_native_record_look(&lane->record, &walk, memo, &native)))
-                return false;
-            ranks.hash = fresh.hash;
-        }
-    }
-    ret->print.hash1 = tm_hash_mix(python.hash1 ^ ranks.hash, native.hash1);
-    ret->print.hash2 = tm_hash_rotl(python.hash2, 23) + native.hash2 * TM_HASH_K2 + ranks.hash;
-    return true;
+    return look_at_native(lane, cache, layout, frame_address, ranks, ret);
 }
 
 /* From the caches alone. */

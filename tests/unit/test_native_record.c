@@ -149,19 +149,20 @@ static bool look(uint64_t at, guint depth, guint limit, guint n_python, struct t
     struct tm_stack python = {0};
     struct tm_native_ranks ranks = {.limit = limit, .n_shown = n_python};
     uint64_t high = address_of(WORDS);
-    struct tm_native_memo *memo = tm_native_memo_of(&record, at, high);
+    uint64_t tag = tm_native_memo_tag(&record, at, high);
+    struct tm_native_memo *memo;
 
     if (n_python > 0 && limit > 1)
         ranks.stack = &python;
-    struct tm_native_ranks fresh = ranks;
-    *ret_memo = tm_native_memo_holds(memo, at, high, depth, &ranks, &layout);
-    if (*ret_memo) {
+    memo = tm_native_memo_find(&record.memos, tag, at, high, depth, ranks, &layout);
+    *ret_memo = memo != NULL;
+    if (memo != NULL) {
         *ret = memo->print;
+        ranks.hash = memo->ranks_hash;
     } else {
-        struct tm_native_walk walk = {at, high, depth, &fresh, &layout};
-        if (!tm_native_record_look(&record, &walk, memo, ret))
+        struct tm_native_walk walk = {at, high, depth, &ranks, &layout};
+        if (!tm_native_record_look(&record, &walk, tag, ret, &memo))
             return false;
-        ranks = fresh;
     }
     /* As the fingerprint of the Python frames would be, beside. */
     ret->hash1 ^= (ranks.hash + limit * 1000 + n_python) * TM_HASH_K2;

@@ -7,7 +7,7 @@
  * is going on.
  */
 #include "payload/filter.h"
-#include "payload/hooks_lane.h"
+#include "payload/hooks_fast.h"
 #include "payload/layout_table.h"
 #include "payload/native/native.h"
 #include "payload/sample.h"
@@ -152,32 +152,6 @@ static __attribute__((noinline)) void slow_free(uint32_t domain, void *block)
  * table, a crossing) is left to a function of the slow half, as the last thing.
  */
 
-TM_ALWAYS_INLINE bool is_fast(void)
-{
-    return TM_LIKELY(atomic_load_explicit(&tm_live->word, memory_order_relaxed) == TM_WORD_FAST);
-}
-
-TM_ALWAYS_INLINE uint64_t fast_tstate(const struct tm_layout *layout)
-{
-    if (layout->py_version < 0x030c)
-        return *tm_tstate_global;
-    return tm_tstate_thread_word(tm_tstate_tls_offset);
-}
-
-/* Before `enter`: that word belongs to the main interpreter's GIL. */
-TM_ALWAYS_INLINE bool is_main(const struct tm_layout *layout)
-{
-    if (layout->py_version < 0x030c)
-        return true;
-    uint64_t tstate = fast_tstate(layout);
-    return TM_LIKELY(tstate != 0 && tm_hooks_is_main(tstate, layout->tstate_interp));
-}
-
-TM_ALWAYS_INLINE uint32_t granule_shift(const struct tm_layout *layout)
-{
-    return layout->py_version < 0x0308 ? TM_GRANULE_SHIFT_OLD : TM_GRANULE_SHIFT;
-}
-
 /* The node of a frame and those behind it from the caches alone, TM_NONE where they have none: a
  * function by layout, so that tracebacks of one frame need none of its registers. */
 typedef uint32_t deep_fn(tm_frame_ref frame);
@@ -197,7 +171,7 @@ TM_ALWAYS_INLINE bool fast_traceback(const struct tm_layout *layout, deep_fn *de
                                      struct tm_traceback *ret)
 {
     const struct tm_traceback_cache *cache = &tm_traceback_caches[TM_LANE_GIL];
-    uint64_t tstate = fast_tstate(layout);
+    uint64_t tstate = tm_fast_tstate(layout);
     if (layout->py_version < 0x030c && TM_UNLIKELY(tstate == 0))
         return false; /* later: is_main has looked */
     tm_frame_ref frame = tm_frames_top(layout, tstate);
@@ -223,7 +197,7 @@ TM_ALWAYS_INLINE bool fast_traceback(const struct tm_layout *layout, deep_fn *de
     return false;
 }
 
-static __attribute__((noinline, cold)) void *crossed(void *block)
+__attribute__((noinline, cold)) void *tm_fast_crossed(void *block)
 {
     tm_store.window_crossed();
     return block;
@@ -242,11 +216,6 @@ static __attribute__((noinline)) void *finish_slowly(uint32_t domain, void *bloc
     return block;
 }
 
-TM_ALWAYS_INLINE bool outside_window(int64_t traced_bytes)
-{
-    return TM_UNLIKELY((uint64_t)traced_bytes - tm_store.window_base >= tm_store.window_span);
-}
-
 /* Records a block that was allocated, and gives it back. */
 TM_ALWAYS_INLINE void *fast_finish(const struct tm_layout *layout, deep_fn *deep, uint32_t domain,
                                    void *block, size_t size)
@@ -254,30 +223,17 @@ TM_ALWAYS_INLINE void *fast_finish(const struct tm_layout *layout, deep_fn *deep
     struct tm_traceback traceback;
     if (TM_UNLIKELY(block == NULL))
         return NULL;
-    uint64_t *slot = tm_shadow_find_shift((uint64_t)block, granule_shift(layout));
+    uint64_t *slot = tm_shadow_find_shift((uint64_t)block, tm_fast_granule_shift(layout));
     if (TM_UNLIKELY(slot == NULL || *slot != 0 || size >= TM_SIZE_OVERFLOW ||
                     !fast_traceback(layout, deep, &traceback)))
         return finish_slowly(domain, block, size);
-    __atomic_store_n(slot, tm_store_entry(size, domain, traceback.node), __ATOMIC_RELEASE);
-    struct tm_counter *counter = traceback.counter;
-    int64_t live = counter->live_bytes + (int64_t)size;
-    counter->live_bytes = live;
-    counter->total_blocks++;
-    if (live > counter->peak_bytes)
-        counter->peak_bytes = live;
-    int64_t traced =
-        atomic_load_explicit(&tm_state_own.gil_bytes, memory_order_relaxed) + (int64_t)size;
-    atomic_store_explicit(&tm_state_own.gil_bytes, traced, memory_order_relaxed);
-    traced += atomic_load_explicit(&tm_state_own.shared_bytes, memory_order_relaxed);
-    if (traced > atomic_load_explicit(&tm_state_own.peak_bytes, memory_order_relaxed))
-        atomic_store_explicit(&tm_state_own.peak_bytes, traced, memory_order_relaxed);
-    return outside_window(traced) ? crossed(block) : block;
+    return tm_fast_record(domain, block, size, slot, traceback);
 }
 
 TM_ALWAYS_INLINE void *fast_malloc(const struct tm_layout *layout, deep_fn *deep, uint32_t domain,
                                    size_t size)
 {
-    if (!is_fast() || !is_main(layout))
+    if (!tm_fast_is_on() || !tm_fast_is_main(layout))
         return slow_malloc(domain, size);
     tm_hooks_enter(tm_tstate_thread_pointer());
     void *block = tm_hooks_below[domain].malloc(tm_hooks_below[domain].ctx, size);
@@ -288,7 +244,7 @@ TM_ALWAYS_INLINE void *fast_malloc(const struct tm_layout *layout, deep_fn *deep
 TM_ALWAYS_INLINE void *fast_calloc(const struct tm_layout *layout, deep_fn *deep, uint32_t domain,
                                    size_t n, size_t size)
 {
-    if (!is_fast() || !is_main(layout))
+    if (!tm_fast_is_on() || !tm_fast_is_main(layout))
         return slow_calloc(domain, n, size);
     tm_hooks_enter(tm_tstate_thread_pointer());
     void *block = tm_hooks_below[domain].calloc(tm_hooks_below[domain].ctx, n, size);
@@ -299,7 +255,7 @@ TM_ALWAYS_INLINE void *fast_calloc(const struct tm_layout *layout, deep_fn *deep
 TM_ALWAYS_INLINE void *fast_realloc(const struct tm_layout *layout, deep_fn *deep, uint32_t domain,
                                     void *old, size_t size)
 {
-    if (!is_fast() || !is_main(layout))
+    if (!tm_fast_is_on() || !tm_fast_is_main(layout))
         return slow_realloc(domain, old, size);
     void *block = tm_hooks_realloc_below(domain, tm_tstate_thread_pointer(), old, size);
     return fast_finish(layout, deep, domain, block, size);
@@ -315,10 +271,10 @@ TM_ALWAYS_INLINE void fast_free(const struct tm_layout *layout, deep_fn *deep, u
     uint64_t *slot;
     int64_t entry;
     (void)deep;
-    if (!is_fast() ||
+    if (!tm_fast_is_on() ||
         (layout->py_version >= 0x030c &&
          TM_UNLIKELY(atomic_load_explicit(&tm_hooks_foreign_seen, memory_order_relaxed))) ||
-        (slot = tm_shadow_find_shift((uint64_t)block, granule_shift(layout))) == NULL ||
+        (slot = tm_shadow_find_shift((uint64_t)block, tm_fast_granule_shift(layout))) == NULL ||
         (entry = (int64_t)__atomic_load_n(slot, __ATOMIC_RELAXED)) <= 0 ||
         tm_entry_size((uint64_t)entry) > SMALL_REQUEST_BYTES) {
         slow_free(domain, block);
@@ -332,7 +288,7 @@ TM_ALWAYS_INLINE void fast_free(const struct tm_layout *layout, deep_fn *deep, u
     int64_t traced = atomic_load_explicit(&tm_state_own.gil_bytes, memory_order_relaxed) - size;
     atomic_store_explicit(&tm_state_own.gil_bytes, traced, memory_order_relaxed);
     traced += atomic_load_explicit(&tm_state_own.shared_bytes, memory_order_relaxed);
-    if (outside_window(traced))
+    if (tm_fast_outside_window(traced))
         crossed_free(domain, block);
     else
         tm_hooks_below[domain].free(tm_hooks_below[domain].ctx, block);

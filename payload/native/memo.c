@@ -7,6 +7,7 @@
 #include "payload/native/record.h"
 
 static const size_t memos_bytes = TM_NATIVE_MEMOS * sizeof(struct tm_native_memo);
+static const size_t notes_bytes = TM_NATIVE_NOTES * sizeof(struct tm_native_note);
 static const size_t tags_bytes = TM_NATIVE_MEMOS * sizeof(uint64_t);
 
 bool tm_native_memos_init(struct tm_native_memos *memos)
@@ -15,26 +16,34 @@ bool tm_native_memos_init(struct tm_native_memos *memos)
         memos->tags = tm_mem_map_sparse(tags_bytes);
     if (memos->memos == NULL)
         memos->memos = tm_mem_map_sparse(memos_bytes);
-    return memos->tags != NULL && memos->memos != NULL;
+    if (memos->notes == NULL)
+        memos->notes = tm_mem_map_sparse(notes_bytes);
+    return memos->tags != NULL && memos->memos != NULL && memos->notes != NULL;
 }
 
 void tm_native_memos_done(struct tm_native_memos *memos)
 {
     tm_mem_unmap_sparse(memos->tags, tags_bytes);
     tm_mem_unmap_sparse(memos->memos, memos_bytes);
+    tm_mem_unmap_sparse(memos->notes, notes_bytes);
     *memos = (struct tm_native_memos){0};
 }
 
+/* Touches no more memory than has been used. */
 void tm_native_memos_clear(struct tm_native_memos *memos)
 {
-    if (memos->tags != NULL)
-        memset(memos->tags, 0, tags_bytes);
+    for (int i = 0; memos->tags != NULL && i < TM_NATIVE_MEMOS; i++) {
+        if (memos->tags[i] != 0)
+            memos->memos[i].serial = 0;
+        memos->tags[i] = 0;
+    }
 }
 
 size_t tm_native_memos_resident_bytes(const struct tm_native_memos *memos)
 {
     return tm_mem_resident_bytes(memos->tags, tags_bytes, NULL) +
-           tm_mem_resident_bytes(memos->memos, memos_bytes, NULL);
+           tm_mem_resident_bytes(memos->memos, memos_bytes, NULL) +
+           tm_mem_resident_bytes(memos->notes, notes_bytes, NULL);
 }
 
 static bool note(struct tm_native_memo *memo, const struct tm_native_walk *walk, uint64_t at)
@@ -60,13 +69,13 @@ static bool note_frame(struct tm_native_memo *memo, const struct tm_native_walk 
 }
 
 /* One that is there no more, or any. */
-static uint64_t choose(struct tm_native_memos *memos, uint64_t tag)
+static uint64_t choose(const struct tm_native_memos *memos, uint64_t tag)
 {
-    uint64_t first = tag >> (64 - TM_NATIVE_MEMO_SETS_LOG2) << 2;
+    uint64_t first = tag >> (64 - TM_NATIVE_MEMO_SETS_LOG2) << TM_NATIVE_MEMO_WAYS_LOG2;
     for (uint64_t i = first; i < first + TM_NATIVE_MEMO_WAYS; i++)
         if (memos->tags[i] == 0)
             return i;
-    return first + memos->next_way++ % TM_NATIVE_MEMO_WAYS;
+    return first + memos->written % TM_NATIVE_MEMO_WAYS;
 }
 
 struct tm_native_memo *tm_native_memo_write(struct tm_native_record *record, uint64_t tag,
@@ -77,9 +86,9 @@ struct tm_native_memo *tm_native_memo_write(struct tm_native_record *record, uin
     uint64_t place = choose(&record->memos, tag);
     struct tm_native_memo *memo = &record->memos.memos[place];
     record->memos.tags[place] = 0;
+    memo->serial = 0;
     memo->print = print;
     memo->ranks_hash = walk->ranks->hash;
-    memo->epoch = 0;
     memo->depth = walk->depth;
     memo->limit = walk->ranks->limit;
     memo->highest = 0;
@@ -89,6 +98,7 @@ struct tm_native_memo *tm_native_memo_write(struct tm_native_record *record, uin
             return NULL;
     if (memo->n_words == 0)
         return NULL;
+    memo->serial = ++record->memos.written << TM_NATIVE_MEMOS_LOG2 | place;
     record->memos.tags[place] = tag;
     return memo;
 }

@@ -26,6 +26,17 @@ bool tm_native_is_readable(uint64_t addr);
 /* Slow half of tm_native_stack_find. */
 bool tm_native_stack_look(struct tm_native_stack *stack, uintptr_t thread, uint64_t sp);
 
+/* tm_native_stack_find without its slow half: false where it was not looked at. */
+__attribute__((always_inline)) static inline bool
+tm_native_stack_known(const struct tm_native_stack *stacks, uintptr_t thread, uint64_t sp,
+                      uint64_t *ret_high)
+{
+    const struct tm_native_stack *stack =
+        &stacks[(thread >> 6 ^ thread >> 12) & (TM_NATIVE_THREADS - 1)];
+    *ret_high = stack->high;
+    return __builtin_expect(stack->thread == thread && sp >= stack->low && sp < stack->high, 1);
+}
+
 /* The stack of `thread`, from `sp` up to ret_high. False: it is on a stack that is not its own. */
 __attribute__((always_inline)) static inline bool
 tm_native_stack_find(struct tm_native_stack *stacks, uintptr_t thread, uint64_t sp,

@@ -351,10 +351,10 @@ static void look_around(struct tm_native_lane *lane, struct tm_traceback_cache *
 /* What is met on the way to a traceback. */
 struct look {
     struct tm_fingerprint python;
-    struct tm_native_memo *memo; /* NULL: none */
-    bool noted;                  /* the memo has the traceback; else: */
-    struct tm_fingerprint print;
+    uint64_t tag, serial; /* of the memo; 0: there is none */
     uint64_t ranks_hash;
+    struct tm_fingerprint print;
+    const struct tm_native_note *note; /* it has the traceback, print is not set; NULL: none */
 };
 
 /* Nothing known of this stack holds: goes through it. */
@@ -365,9 +365,12 @@ static __attribute__((noinline)) bool look_anew(struct tm_native_lane *lane,
                                                 struct tm_fingerprint *ret, struct look *ret_look)
 {
     struct tm_native_walk walk = {at, high, tm_native_depth, &ranks, layout};
-    bool ok = tm_native_record_look(&lane->record, &walk, tag, ret, &ret_look->memo);
+    struct tm_native_memo *memo = NULL;
+    if (!tm_native_record_look(&lane->record, &walk, tag, ret, &memo))
+        return false;
     ret_look->ranks_hash = ranks.hash;
-    return ok;
+    ret_look->serial = memo != NULL ? memo->serial : 0;
+    return true;
 }
 
 /* Goes on from the Python frames. */
@@ -378,24 +381,26 @@ TM_ALWAYS_INLINE bool look_at_native(struct tm_native_lane *lane,
 {
     struct tm_fingerprint native = {TM_NATIVE_CUT_STACK, TM_NATIVE_CUT_STACK};
     uint64_t at = (uint64_t)(frame_address + 1), high;
-    ret->memo = NULL;
+    ret->serial = 0;
     ret->ranks_hash = ranks.hash;
-    ret->noted = false;
+    ret->note = NULL;
     if (TM_LIKELY(tm_native_stack_find(lane->threads, tm_tstate_thread_pointer(),
                                        at + sizeof(uint64_t), &high))) {
-        uint64_t tag = tm_native_memo_tag(&lane->record, at, high);
-        struct tm_native_memo *memo =
-            tm_native_memo_find(&lane->record.memos, tag, at, high, tm_native_depth, ranks, layout);
+        const struct tm_native_memos *memos = &lane->record.memos;
+        ret->tag = tm_native_memo_tag(&lane->record, at, high);
+        const struct tm_native_memo *memo =
+            tm_native_memo_find(memos, ret->tag, at, high, tm_native_depth, ranks, layout);
         if (TM_LIKELY(memo != NULL)) {
-            ret->memo = memo;
-            ret->ranks_hash = memo->ranks_hash;
-            native = memo->print;
-            if (TM_LIKELY(memo->python.hash1 == ret->python.hash1 &&
-                          memo->python.hash2 == ret->python.hash2 && memo->epoch == cache->epoch)) {
-                ret->noted = true;
+            const struct tm_native_note *note =
+                tm_native_note_of(memos, ret->tag, ret->python.hash1);
+            if (tm_native_note_memo(memos, note, ret->python, cache->epoch) == memo) {
+                ret->note = note;
                 return true;
             }
-        } else if (TM_UNLIKELY(!look_anew(lane, layout, at, high, tag, ranks, &native, ret))) {
+            ret->serial = memo->serial;
+            ret->ranks_hash = memo->ranks_hash;
+            native = memo->print;
+        } else if (TM_UNLIKELY(!look_anew(lane, layout, at, high, ret->tag, ranks, &native, ret))) {
             return false;
         }
     }
@@ -445,20 +450,18 @@ TM_ALWAYS_INLINE bool known(struct tm_native_lane *lane, struct tm_traceback_cac
     struct look found;
     if (TM_UNLIKELY(!look(lane, cache, layout, follow, tstate, frame_address, &found)))
         return false;
-    if (found.noted) {
-        *ret = (struct tm_traceback){found.memo->node, found.memo->counter};
+    if (found.note != NULL) {
+        *ret = (struct tm_traceback){found.note->node, found.note->counter};
         return true;
     }
     ret->node = tm_traceback_cached(cache, found.print);
     if (TM_UNLIKELY(ret->node == TM_NONE))
         return false;
     ret->counter = tm_store_node_counter(TM_LANE_GIL, ret->node);
-    if (TM_LIKELY(found.memo != NULL)) {
-        found.memo->python = found.python;
-        found.memo->epoch = cache->epoch;
-        found.memo->node = ret->node;
-        found.memo->counter = ret->counter;
-    }
+    if (TM_LIKELY(found.serial != 0))
+        *tm_native_note_of(&lane->record.memos, found.tag, found.python.hash1) =
+            (struct tm_native_note){found.python, found.serial, ret->counter, cache->epoch,
+                                    ret->node};
     return true;
 }
 

@@ -11,7 +11,7 @@
 
 #include "payload/layout.h"
 
-enum { WORDS = 4096, FUNCTIONS = 24, DEPTH = 6, FRAMES_MAX = 60 };
+enum { WORDS = 4096, FUNCTIONS = 24, DEPTH = 6, FRAMES_MAX = 60, TURNS = 4 };
 
 /* A function's return addresses are BASE + number * SPAN + call. */
 #define BASE 0x400000ull
@@ -243,9 +243,94 @@ static void test_random(void)
     tm_native_record_done(&record);
 }
 
+/* Stacks of the same size whose most recent frames are the same, so that they share a tag; `which`
+ * tells them apart further out. */
+static uint64_t lay_out_one_of(guint which)
+{
+    struct stack stack = {.n = 6};
+
+    stack.pcs[0] = BASE + FUNCTIONS * SPAN;
+    for (guint i = 1; i < stack.n; i++)
+        stack.pcs[i] = BASE + 4 * SPAN + 1; /* by rsp, not Python's */
+    stack.pcs[2] += which;
+    return lay_out(&stack);
+}
+
+static void test_turns(void)
+{
+    struct tm_fingerprint print[TURNS], again;
+    gboolean by_memo;
+
+    setup();
+    /* Until the addresses are known, a stack has another tag. */
+    look(lay_out_one_of(TURNS), DEPTH, 1, 1, &again, &by_memo);
+    for (guint i = 0; i < TURNS; i++) {
+        g_assert_true(look(lay_out_one_of(i), DEPTH, 1, 1, &print[i], &by_memo));
+        g_assert_false(by_memo);
+        for (guint k = 0; k < i; k++)
+            g_assert_cmpuint(print[k].hash1, !=, print[i].hash1);
+    }
+    for (guint round = 0; round < 100; round++) {
+        guint i = round % TURNS;
+        g_assert_true(look(lay_out_one_of(i), DEPTH, 1, 1, &again, &by_memo));
+        g_assert_true(by_memo);
+        g_assert_cmpuint(again.hash1, ==, print[i].hash1);
+        g_assert_cmpuint(again.hash2, ==, print[i].hash2);
+    }
+    tm_native_record_done(&record);
+}
+
+/* The memo of the stack `which`, made where there is none. */
+static struct tm_native_memo *memo_of(guint which, uint64_t *ret_tag)
+{
+    uint64_t at = lay_out_one_of(which), high = address_of(WORDS);
+    struct tm_native_ranks ranks = {.limit = 1, .n_shown = 1};
+    struct tm_fingerprint print;
+    gboolean by_memo;
+
+    *ret_tag = tm_native_memo_tag(&record, at, high);
+    g_assert_true(look(at, DEPTH, 1, 1, &print, &by_memo));
+    return tm_native_memo_find(&record.memos, *ret_tag, at, high, DEPTH, ranks, &layout);
+}
+
+/* A note leads to its memo with its Python frames, in its epoch, and until the memo goes. */
+static void test_notes(void)
+{
+    const struct tm_fingerprint python = {77, TM_HASH_K2}, other = {78, TM_HASH_K2};
+    uint64_t tag;
+
+    setup();
+    memo_of(1, &tag); /* until the addresses are known, a stack has another tag */
+    struct tm_native_memo *memo = memo_of(0, &tag);
+    g_assert_nonnull(memo);
+    struct tm_native_note *note = tm_native_note_of(&record.memos, tag, python.hash1);
+    g_assert_null(tm_native_note_memo(&record.memos, note, python, 1)); /* there is none */
+    *note = (struct tm_native_note){python, memo->serial, NULL, 1, 5};
+    g_assert_true(tm_native_note_memo(&record.memos, note, python, 1) == memo);
+    g_assert_null(tm_native_note_memo(&record.memos, note, other, 1));
+    g_assert_null(tm_native_note_memo(&record.memos, note, python, 2));
+    /* Others of the same set drive it out. */
+    uint64_t serial = memo->serial;
+    for (guint i = 1; memo->serial == serial && i < 1000; i++)
+        memo_of(i % (SPAN - 2), &tag);
+    g_assert_cmpuint(memo->serial, !=, serial);
+    g_assert_null(tm_native_note_memo(&record.memos, note, python, 1));
+    /* Addresses mean something else. */
+    memo = memo_of(0, &tag);
+    note->serial = memo->serial;
+    g_assert_true(tm_native_note_memo(&record.memos, note, python, 1) == memo);
+    tm_native_record_clear(&record);
+    g_assert_null(tm_native_note_memo(&record.memos, note, python, 1));
+    memo_of(0, &tag); /* made again at the same place */
+    g_assert_null(tm_native_note_memo(&record.memos, note, python, 1));
+    tm_native_record_done(&record);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/native/record/same-frames-same-fingerprint", test_random);
+    g_test_add_func("/native/record/stacks-that-take-turns", test_turns);
+    g_test_add_func("/native/record/notes-go-with-their-memos", test_notes);
     return g_test_run();
 }

@@ -22,10 +22,10 @@
 /* A set has ways, so that stacks that take turns and fall on the same place do not drive each
  * other out. 48 words: a memo is 13 lines of the processor's cache, the first two of which are all
  * that most walks need. */
-#define TM_NATIVE_MEMO_SETS_LOG2 6
+#define TM_NATIVE_MEMO_SETS_LOG2 8
 #define TM_NATIVE_MEMO_WAYS_LOG2 2
 #define TM_NATIVE_MEMOS_LOG2 (TM_NATIVE_MEMO_SETS_LOG2 + TM_NATIVE_MEMO_WAYS_LOG2)
-#define TM_NATIVE_NOTES_LOG2 11
+#define TM_NATIVE_NOTES_LOG2 12
 enum {
     TM_NATIVE_MEMO_WAYS = 1 << TM_NATIVE_MEMO_WAYS_LOG2,
     TM_NATIVE_MEMOS = 1 << TM_NATIVE_MEMOS_LOG2,

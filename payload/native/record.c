@@ -62,12 +62,17 @@ static void set_end(struct tm_native_record *record, enum tm_native_end end)
     record->entries[0].hash.hash2 = (uint64_t)(end + 1) * TM_HASH_K1;
 }
 
+static void forget_entries(struct tm_native_record *record)
+{
+    set_end(record, TM_NATIVE_END_MORE);
+    record->top = record->entries;
+}
+
 void tm_native_record_clear(struct tm_native_record *record)
 {
     if (record->entries == NULL)
         return;
-    set_end(record, TM_NATIVE_END_MORE);
-    record->top = record->entries;
+    forget_entries(record);
     tm_native_memos_clear(&record->memos);
 }
 
@@ -427,7 +432,7 @@ __attribute__((noinline)) bool tm_native_record_look(struct tm_native_record *re
         .bp_at = walk->at - sizeof(uint64_t),
     };
     if (TM_UNLIKELY(!find_way(&s) || !keep(&s))) {
-        tm_native_record_clear(record);
+        forget_entries(record); /* the memos say what their own words say */
         return false;
     }
     const struct tm_native_entry *top = record->top, *cut = find_cut(&s);

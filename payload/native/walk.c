@@ -510,6 +510,7 @@ DEFINE_KNOWN(any, &tm_layout)
 DEFINE_KNOWN(v3_6, &tm_layout_table[TM_LAYOUT_3_6])
 DEFINE_KNOWN(v3_7, &tm_layout_table[TM_LAYOUT_3_7])
 DEFINE_KNOWN(v3_8, &tm_layout_table[TM_LAYOUT_3_8])
+DEFINE_KNOWN(v3_10, &tm_layout_table[TM_LAYOUT_3_10])
 DEFINE_KNOWN(v3_11, &tm_layout_table[TM_LAYOUT_3_11])
 DEFINE_KNOWN(v3_12, &tm_layout_table[TM_LAYOUT_3_12])
 DEFINE_KNOWN(v3_13, &tm_layout_table[TM_LAYOUT_3_13])
@@ -521,8 +522,8 @@ void tm_native_choose_known(void)
     static tm_native_known_fn *const rows[TM_LAYOUT_TABLE_COUNT] = {
         [TM_LAYOUT_3_6] = known_v3_6,   [TM_LAYOUT_3_7] = known_v3_7,
         [TM_LAYOUT_3_8] = known_v3_8,   [TM_LAYOUT_3_9] = known_v3_8, /* the same frames */
-        [TM_LAYOUT_3_11] = known_v3_11, [TM_LAYOUT_3_12] = known_v3_12,
-        [TM_LAYOUT_3_13] = known_v3_13,
+        [TM_LAYOUT_3_10] = known_v3_10, [TM_LAYOUT_3_11] = known_v3_11,
+        [TM_LAYOUT_3_12] = known_v3_12, [TM_LAYOUT_3_13] = known_v3_13,
     };
     bool has_row = tm_layout_table_index >= 0 && rows[tm_layout_table_index] != NULL;
     tm_native_known = has_row ? rows[tm_layout_table_index] : known_any;

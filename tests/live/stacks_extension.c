@@ -160,7 +160,7 @@ EXPORT void *tm_stacks_here(void)
 static struct {
     malloc_t *malloc;
     size_t bytes;
-    void *block;
+    void *volatile block; /* raise is a leaf to the compiler */
     volatile long count;
 } handled;
 
@@ -244,6 +244,33 @@ __asm__(".text\n"
         "ret\n"
         ".cfi_endproc\n"
         ".size tm_stacks_with_rbp, . - tm_stacks_with_rbp\n");
+
+/* Its caller's frame is said to lie further down, where the stack may have ended. */
+void *tm_stacks_with_rsp(malloc_t *malloc_function, size_t bytes);
+__asm__(".text\n"
+        ".hidden tm_stacks_with_rsp\n"
+        ".globl tm_stacks_with_rsp\n"
+        ".type tm_stacks_with_rsp, @function\n"
+        "tm_stacks_with_rsp:\n"
+        ".cfi_startproc\n"
+        "sub $8, %rsp\n"
+        ".cfi_def_cfa_offset 16\n"
+        "mov %rdi, %rax\n"
+        "mov %rsi, %rdi\n"
+        ".cfi_def_cfa_offset -1040000\n"
+        "call *%rax\n"
+        "nop\n"
+        ".cfi_def_cfa_offset 16\n"
+        "add $8, %rsp\n"
+        ".cfi_def_cfa_offset 8\n"
+        "ret\n"
+        ".cfi_endproc\n"
+        ".size tm_stacks_with_rsp, . - tm_stacks_with_rsp\n");
+
+EXPORT void *tm_stacks_downwards(malloc_t *malloc_function, size_t bytes)
+{
+    return tm_stacks_with_rsp(malloc_function, bytes);
+}
 
 /* A block that is taken while rbp is `rbp`; meanwhile `hole` cannot be read. It is not
  * unmapped, since anybody might take the place. */

@@ -41,12 +41,10 @@ def split(file, node):
     return native, python
 
 
-def check_block(file, traces, block):
-    size, stack, names = block
-    found = [split(file, trace.node) for trace in traces if size <= trace.size <= size + 1]
-    native = [frames for frames, python in found if python == names]
-    assert len(native) == 1, (block, found)
-    native = native[0]
+def check_block(file, trace, block, limit):
+    _, size, stack, names = block
+    native, python = split(file, trace.node)
+    assert trace.size == size and python == names[:limit], (block, trace, python)
     if stack == "other":
         assert native == [OTHER], block
     elif stack == "own":
@@ -75,13 +73,9 @@ def run(python, start_victim, folder, extension, whats, limit=100):
     assert victim.read_line()[0] in ("kept", "no")
     assert victim.process.poll() is None
     assert blocks
-    by_size = {}
-    for trace in file.traces:
-        by_size.setdefault(trace.size, []).append(trace)
+    traces = {trace.address: trace for trace in file.traces}
     for block in blocks:
-        size = block[0]
-        check_block(file, by_size.get(size, []) + by_size.get(size + 1, []),
-                    (size, block[1], block[2][:limit]))
+        check_block(file, traces[block[0]], block, limit)
 
 
 @PYTHONS

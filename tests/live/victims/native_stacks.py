@@ -2,9 +2,9 @@
 """Keeps blocks on stacks of all kinds (tests/live/stacks_extension.c).
 
 Arguments: the file of the extension library, and how many rounds. Each command names what to do;
-the answer is a list of all blocks that were kept meanwhile, in JSON: size, what the stack is, and
-the names of the Python functions, most recent first. A stack is "own", "other", or "any" where
-nothing is said of its native frames."""
+blocks.json is then a list of all blocks so far: address, size, what the stack is, and the names of
+the Python functions, most recent first. A stack is "own", "other", or "any" where nothing is said
+of its native frames."""
 import ctypes
 import json
 import os
@@ -16,6 +16,7 @@ from _victim import say
 
 STACK = 1 << 20
 PAGE = 4096
+SIZE = 7000
 rounds = int(sys.argv[2])
 kept, blocks = [], []
 library = ctypes.CDLL(sys.argv[1])
@@ -37,24 +38,26 @@ for handle, name, result, arguments in (
         (library, "timer", ctypes.c_long, (pointer, size_t, number)),
         (holding, "signal", pointer, (pointer, size_t, pointer, size_t)),
         (holding, "signal_inside", pointer, (pointer, size_t)),
+        (holding, "downwards", pointer, (pointer, size_t)),
         (holding, "hostile", pointer, (pointer, size_t, ctypes.c_uint64, pointer, size_t))):
     function = getattr(handle, "tm_stacks_" + name)
     function.restype, function.argtypes = result, arguments
     globals()[name] = function
 
 
-def note(stack):
-    """A size that no other block has. It is for the caller to take the block."""
-    size, names, frame = 8192 + 16 * len(blocks), [], sys._getframe(1)
+def note(stack, size, address):
+    """A block that the caller has taken."""
+    names, frame = [], sys._getframe(1)
     while frame is not None:
         names.append(frame.f_code.co_name)
         frame = frame.f_back
-    blocks.append((size, stack, names))
-    return size
+    blocks.append((address, size, stack, names))
 
 
 def keep(stack):
-    kept.append(bytearray(note(stack)))
+    block = bytearray(SIZE)
+    kept.append(block)
+    note(stack, SIZE + 1, ctypes.addressof(ctypes.c_char.from_buffer(block)))
 
 
 def callback(function):
@@ -145,8 +148,7 @@ def use_gapless(first, second):
     """Two coroutines; where the second's stack was is a hole, into which the first's rbp leads."""
     def wrong(value):
         for place in (second + STACK // 2, second, second + STACK - 16):
-            size = note("other")
-            kept.append(hostile(malloc, size, place, second, STACK))
+            note("other", SIZE, hostile(malloc, SIZE, place, second, STACK))
     for _ in range(2):
         run(callback(on_other), first, STACK, 0)
         run(callback(on_other), second, STACK, 0)
@@ -216,13 +218,17 @@ def do_wrong():
             places.append(here() + 8 * random.randrange(-64, 2000))
         places.append(here() + 100)
         for place in places:
-            size = note("any")
-            kept.append(hostile(malloc, size, place, None, 0))
+            note("any", SIZE, hostile(malloc, SIZE, place, None, 0))
+        for _ in range(4):
+            note("any", SIZE, downwards(malloc, SIZE))
         drop_stack(hole)
     for _ in range(rounds):
         wrong(0)
         thread(callback(wrong), None, STACK, PAGE, 0)
-        thread(callback(wrong), None, STACK, 0, 0)
+        low = map(None, 2 * STACK)
+        guard(low, STACK + STACK // 2)
+        thread(callback(wrong), low + STACK + STACK // 2, STACK // 2, 0, 0)
+        unmap(low, 2 * STACK)
 
 
 # ---- signal handlers ----
@@ -232,12 +238,10 @@ def do_signals():
     low = map(None, 2 * STACK)
 
     def handle(stack, *where):
-        size = note(stack)
-        kept.append(signal(malloc, size, *where))
+        note(stack, SIZE, signal(malloc, SIZE, *where))
 
     def handle_inside():
-        size = note("any")
-        kept.append(signal_inside(malloc, size))
+        note("any", SIZE, signal_inside(malloc, SIZE))
 
     def everything(value):
         stack = new_stack()
@@ -278,10 +282,10 @@ def do_greenlets():
 
     def wander(depth):
         if depth:
-            keep("greenlet")
+            keep("any")
             main.switch()
             wander(depth - 1)
-            keep("greenlet")
+            keep("any")
         main.switch()
 
     def begin(depth):

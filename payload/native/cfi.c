@@ -186,7 +186,8 @@ static uint32_t pack(const struct state *state, bool signal_frame)
     } else if (state->rbp.where != SAME) {
         return TM_CFI_UNKNOWN;
     }
-    if (offset % 8 != 0 || saved % 8 != 0)
+    /* Whatever it says, the return address lies on the stack. */
+    if (offset % 8 != 0 || saved % 8 != 0 || (kind == TM_CFI_RSP && offset < 8))
         return TM_CFI_UNKNOWN;
     offset /= 8;
     saved /= 8;

@@ -192,6 +192,9 @@ static uint32_t cut_site_locked(uint64_t cut)
 
 uint32_t tm_native_site_locked(uint64_t pc, const struct tm_native_map *map)
 {
+    /* A word of the stack was 0 where a return address was looked for. */
+    if (pc == 0)
+        pc = TM_NATIVE_CUT_NO_MODULE;
     if (pc < TM_NATIVE_CUTS)
         return cut_site_locked(pc);
     const struct tm_native_range *range = map ? tm_native_map_find(map, pc) : NULL;

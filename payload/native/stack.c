@@ -8,14 +8,15 @@
 #include <unistd.h>
 
 #include "payload/mem.h"
+#include "payload/tstate.h"
 
-enum { STACK_MAX_BYTES = 256 << 20 };
+enum { MAIN_STACK_MAX_BYTES = 256 << 20, CONTROL_BLOCK_MAX_BYTES = 8192 };
 
-uint64_t tm_native_main_stack_high;
+uint64_t tm_native_main_stack_high, tm_native_stackblock_offset;
 
 /* Field 28 of /proc/self/stat: where the program's arguments begin, above all frames of the main
  * thread. */
-void tm_native_stack_setup(void)
+static uint64_t find_main_stack_high(void)
 {
     char text[1024];
     int fd = open("/proc/self/stat", O_RDONLY | O_CLOEXEC);
@@ -32,7 +33,39 @@ void tm_native_stack_setup(void)
     uint64_t value = 0;
     for (; at != NULL && *at >= '0' && *at <= '9'; at++)
         value = value * 10 + (uint64_t)(*at - '0');
-    tm_native_main_stack_high = value;
+    return value;
+}
+
+/* struct pthread is not published, and this field's place has changed with releases. Two words of
+ * it that follow one another say where the calling thread's stack begins and how large it is, the
+ * control block included (stackblock, stackblock_size). Only what lies on that stack is read. 0
+ * where no pair of words can be that, or more than one. */
+static uint64_t find_stackblock_offset(void)
+{
+    uint64_t thread = tm_tstate_thread_pointer(), found = 0;
+    uint64_t sp = (uint64_t)__builtin_frame_address(0), end = thread + CONTROL_BLOCK_MAX_BYTES;
+    for (uint64_t at = thread; at + 2 * sizeof(uint64_t) <= end; at += sizeof(uint64_t)) {
+        if (at % TM_MEM_PAGE_BYTES >= TM_MEM_PAGE_BYTES - sizeof(uint64_t) || at == thread) {
+            if (!tm_native_is_readable(at) || !tm_native_is_readable(at + sizeof(uint64_t)))
+                break;
+        }
+        uint64_t low = *(const uint64_t *)at, bytes = ((const uint64_t *)at)[1];
+        if (low == 0 || low % TM_MEM_PAGE_BYTES != 0 || low > sp || sp >= thread ||
+            bytes <= thread - low || bytes - (thread - low) > CONTROL_BLOCK_MAX_BYTES)
+            continue;
+        if (found != 0)
+            return 0;
+        found = at - thread;
+        if (low + bytes < end)
+            end = low + bytes;
+    }
+    return found;
+}
+
+void tm_native_stack_setup(void)
+{
+    tm_native_main_stack_high = find_main_stack_high();
+    tm_native_stackblock_offset = find_stackblock_offset();
 }
 
 /* The kernel reads the new mask before it looks at `how`, of which there is none of this number:
@@ -57,31 +90,54 @@ static uint64_t first_gap(uint64_t low, uint64_t high)
     return low < high ? low : high;
 }
 
-/* A thread's control block lies at the upper end of the stack that the C library made for it; the
- * main thread's stack ends where the kernel put the arguments. Another stack (of a coroutine, or
- * one that the program gave) has a guard page or nothing between, and is not known. */
+/* There is no way from `low` to the main stack: the page at `high` cannot be read. */
+static void keep_bad(struct tm_native_stack *stack, uint64_t low, uint64_t high)
+{
+    int n = 0;
+    while (n < TM_NATIVE_BAD_STACKS - 1 && stack->bad[n].high != high)
+        n++;
+    memmove(stack->bad + 1, stack->bad, (size_t)n * sizeof(stack->bad[0]));
+    stack->bad[0].low = low;
+    stack->bad[0].high = high;
+}
+
+static bool is_bad(const struct tm_native_stack *stack, uint64_t sp)
+{
+    for (int i = 0; i < TM_NATIVE_BAD_STACKS; i++)
+        if (sp - stack->bad[i].low < stack->bad[i].high - stack->bad[i].low)
+            return true;
+    return false;
+}
+
+/*
+ * The kernel places no mapping within 128 MB of the main stack's end (arch/x86/mm/mmap.c), or its
+ * limit where that is higher, and lets the stack come no nearer to another than 1 MB. Other memory
+ * that is found here was put there by MAP_FIXED, or the limit was raised since, and a gap is found
+ * between. Not a word is read in that gap but the first, which is too near to the mapping below for
+ * the kernel to let the stack grow down to it. Nothing but this one call is made, which no filter
+ * (seccomp) forbids.
+ *
+ * A range that was found bad stays so. Should the main stack ever grow down to there, it is taken
+ * for another, which is said in the traceback.
+ */
 __attribute__((noinline, cold)) bool tm_native_stack_look(struct tm_native_stack *stack,
                                                           uintptr_t thread, uint64_t sp)
 {
-    bool same = stack->thread == thread;
-    uint64_t high = thread > sp ? thread : 0;
-    if (tm_native_main_stack_high > sp && (high == 0 || tm_native_main_stack_high < high))
-        high = tm_native_main_stack_high;
-    if (high == 0 || high - sp > STACK_MAX_BYTES)
-        return false;
-    if (same && sp - stack->bad_low < stack->bad_high - stack->bad_low)
+    uint64_t high = tm_native_main_stack_high;
+    uint64_t offset = tm_native_stackblock_offset;
+    if (offset != 0 && *(const uint64_t *)(thread + offset) != 0)
+        return false; /* not the main thread */
+    if (sp >= high || high - sp > MAIN_STACK_MAX_BYTES || is_bad(stack, sp))
         return false;
     /* What was looked at before is not looked at again: a recursion goes down step by step. */
-    uint64_t known = same && stack->high == high && sp < stack->low ? stack->low : high;
+    uint64_t known = stack->high == high && sp < stack->low ? stack->low : high;
     uint64_t gap = first_gap(sp, known);
-    if (!same)
-        *stack = (struct tm_native_stack){.thread = thread};
     if (gap < known) {
-        stack->bad_low = sp;
-        stack->bad_high = gap;
+        keep_bad(stack, sp, gap);
         return false;
     }
-    stack->low = sp;
+    if (stack->high != high || sp < stack->low)
+        stack->low = sp & ~(uint64_t)(TM_MEM_PAGE_BYTES - 1);
     stack->high = high;
     return true;
 }

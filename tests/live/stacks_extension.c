@@ -245,6 +245,46 @@ __asm__(".text\n"
         ".cfi_endproc\n"
         ".size tm_stacks_with_rbp, . - tm_stacks_with_rbp\n");
 
+/* The same by what rbp points to, as the frame of a function that realigns its stack is found: the
+ * CFA is *(rbp - 8), the caller's rbp is *rbp. */
+void *tm_stacks_with_pointer(malloc_t *malloc_function, size_t bytes, uint64_t rbp);
+__asm__(".text\n"
+        ".hidden tm_stacks_with_pointer\n"
+        ".globl tm_stacks_with_pointer\n"
+        ".type tm_stacks_with_pointer, @function\n"
+        "tm_stacks_with_pointer:\n"
+        ".cfi_startproc\n"
+        "push %rbp\n"
+        ".cfi_def_cfa_offset 16\n"
+        "mov %rdi, %rax\n"
+        "mov %rsi, %rdi\n"
+        "mov %rdx, %rbp\n"
+        ".cfi_escape 0x0f, 3, 0x76, 0x78, 0x06\n"
+        ".cfi_escape 0x10, 6, 2, 0x76, 0\n"
+        "call *%rax\n"
+        "nop\n"
+        ".cfi_def_cfa %rsp, 16\n"
+        ".cfi_offset %rbp, -16\n"
+        "pop %rbp\n"
+        ".cfi_def_cfa_offset 8\n"
+        "ret\n"
+        ".cfi_endproc\n"
+        ".size tm_stacks_with_pointer, . - tm_stacks_with_pointer\n");
+
+EXPORT void *tm_stacks_by_pointer(malloc_t *malloc_function, size_t bytes, uint64_t rbp)
+{
+    return tm_stacks_with_pointer(malloc_function, bytes, rbp);
+}
+
+/* rbp is right, the words there are not. */
+EXPORT void *tm_stacks_pointed(malloc_t *malloc_function, size_t bytes, uint64_t word)
+{
+    volatile uint64_t words[] = {word, word, word};
+    void *block = tm_stacks_with_pointer(malloc_function, bytes, (uint64_t)(words + 1));
+    __asm__ volatile("" : : "r"(words) : "memory");
+    return block;
+}
+
 /* Its caller's frame is said to lie further down, where the stack may have ended. */
 void *tm_stacks_with_rsp(malloc_t *malloc_function, size_t bytes);
 __asm__(".text\n"

@@ -38,6 +38,8 @@ for handle, name, result, arguments in (
         (library, "timer", ctypes.c_long, (pointer, size_t, number)),
         (holding, "signal", pointer, (pointer, size_t, pointer, size_t)),
         (holding, "signal_inside", pointer, (pointer, size_t)),
+        (holding, "by_pointer", pointer, (pointer, size_t, ctypes.c_uint64)),
+        (holding, "pointed", pointer, (pointer, size_t, ctypes.c_uint64)),
         (holding, "downwards", pointer, (pointer, size_t)),
         (holding, "hostile", pointer, (pointer, size_t, ctypes.c_uint64, pointer, size_t))):
     function = getattr(handle, "tm_stacks_" + name)
@@ -219,6 +221,8 @@ def do_wrong():
         places.append(here() + 100)
         for place in places:
             note("any", SIZE, hostile(malloc, SIZE, place, None, 0))
+            note("any", SIZE, by_pointer(malloc, SIZE, place))
+            note("any", SIZE, pointed(malloc, SIZE, place))
         for _ in range(4):
             note("any", SIZE, downwards(malloc, SIZE))
         drop_stack(hole)

@@ -277,6 +277,13 @@ static void test_turns(void)
         g_assert_cmpuint(again.hash1, ==, print[i].hash1);
         g_assert_cmpuint(again.hash2, ==, print[i].hash2);
     }
+    /* The same words where the stack ends below some of them: they are not read. */
+    struct tm_native_ranks ranks = {.limit = 1, .n_shown = 1};
+    uint64_t at = lay_out_one_of(0), high = address_of(WORDS);
+    uint64_t tag = tm_native_memo_tag(&record, at, high);
+    g_assert_nonnull(tm_native_memo_find(&record.memos, tag, at, high, DEPTH, ranks, &layout));
+    g_assert_null(
+        tm_native_memo_find(&record.memos, tag, at, address_of(WORDS - 8), DEPTH, ranks, &layout));
     tm_native_record_done(&record);
 }
 

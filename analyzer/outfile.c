@@ -53,8 +53,33 @@ static int open_named(TmOutfile *file)
     return fd;
 }
 
+/* What is there and is no file, a device or a pipe, is written to as it is. -1 with errno. */
+static int open_special(TmOutfile *file)
+{
+    file->is_special = TRUE;
+    return open(file->path, O_WRONLY | O_CLOEXEC | O_NOCTTY);
+}
+
+/* The file that symbolic links lead to, also where there is none yet: it is written, not they. */
+static char *follow_links(const char *path)
+{
+    char *real = g_strdup(path);
+    char *target;
+
+    for (guint i = 0; i < 40 && (target = g_file_read_link(real, NULL)) != NULL; i++) {
+        g_autofree char *folder = g_path_get_dirname(real);
+
+        g_free(real);
+        real =
+            g_path_is_absolute(target) ? g_strdup(target) : g_build_filename(folder, target, NULL);
+        g_free(target);
+    }
+    return real;
+}
+
 gboolean tm_outfile_open(TmOutfile *file, const char *path, GError **error)
 {
+    struct stat st;
     int fd;
 
     memset(file, 0, sizeof *file);
@@ -62,13 +87,18 @@ gboolean tm_outfile_open(TmOutfile *file, const char *path, GError **error)
         file->stream = stdout;
         return TRUE;
     }
-    file->path = g_strdup(path);
-    fd = open_nameless(path);
-    if (fd < 0)
-        fd = open_named(file);
+    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode)) {
+        file->path = g_strdup(path);
+        fd = open_special(file);
+    } else {
+        file->path = follow_links(path);
+        fd = open_nameless(file->path);
+        if (fd < 0)
+            fd = open_named(file);
+    }
     if (fd < 0)
         return tm_error_data(error, "Failed to write %s: %s", path, g_strerror(errno));
-    file->stream = fdopen(fd, "w+");
+    file->stream = fdopen(fd, file->is_special ? "w" : "w+");
     return TRUE;
 }
 
@@ -78,6 +108,9 @@ gboolean tm_outfile_commit(TmOutfile *file, GError **error)
 
     if (file->path == NULL)
         return !bad || tm_error_data(error, "Failed to write the output: %s", g_strerror(errno));
+    if (file->is_special)
+        return !bad ||
+               tm_error_data(error, "Failed to write %s: %s", file->path, g_strerror(errno));
     bad = bad || fsync(fileno(file->stream)) != 0 || (file->temporary == NULL && !name_it(file));
     if (bad || rename(file->temporary, file->path) != 0)
         return tm_error_data(error, "Failed to write %s: %s", file->path, g_strerror(errno));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* A file that is complete or not there: written without a name, or under another one, and then
- * renamed. */
+ * renamed. A device or a pipe is written to as it is: renaming would put a file in its place. */
 #pragma once
 
 #include <glib.h>
@@ -10,6 +10,7 @@ typedef struct {
     FILE *stream;
     char *path;      /* NULL: stdout */
     char *temporary; /* NULL: it has none (yet) */
+    gboolean is_special;
 } TmOutfile;
 
 /* path NULL or "-": stdout. */

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "inspect/error.h"
@@ -37,6 +38,12 @@ bool tm_extract_to_file(tm_target *target, const char *path, struct tm_extract_r
 {
     g_autofree char *temporary = g_strdup_printf("%s.XXXXXX", path);
     struct tm_extract_result result;
+    struct stat st;
+    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode)) {
+        /* A file would come to the place of a device. */
+        tm_inspect_set_errno(error, EEXIST, "cannot write %s, which is not a regular file", path);
+        return false;
+    }
     int fd = g_mkstemp_full(temporary, O_RDWR | O_CLOEXEC, 0600);
     if (fd < 0) {
         tm_inspect_set_errno(error, errno, "cannot create %s", temporary);

@@ -156,8 +156,8 @@ int tm_agent_detach(struct tm_agent *agent)
     tm_agent_drop_gil_changed(gil);
     if (held)
         tm_tracer_unhold();
-    agent->may_unload =
-        unreachable && agent->unhook == TM_UNHOOK_RESTORED && tm_tracer_quiesce(QUIESCE_MS);
+    agent->may_unload = !agent->stays_mapped && unreachable &&
+                        agent->unhook == TM_UNHOOK_RESTORED && tm_tracer_quiesce(QUIESCE_MS);
     agent->detached = true;
     return 0;
 }

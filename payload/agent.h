@@ -35,6 +35,7 @@ struct tm_agent {
     bool detached;          /* the engine is out: leave */
     enum tm_unhook unhook;  /* valid with detached */
     bool may_unload;        /* no thread can be in our code */
+    bool stays_mapped;      /* nobody would unmap it: a forked child's */
     uint64_t started_ns;    /* CLOCK_REALTIME */
     uint64_t end_ns;        /* detach by itself: nobody said START, or --lifetime */
     struct tm_agent_record record;

@@ -52,8 +52,11 @@ static bool enable(struct tm_agent *agent)
     struct tm_tracer_options tracer = {
         .traceback_limit = agent->options.traceback_limit,
         .sample_bytes = agent->options.sample_bytes,
+        .native_depth = (uint32_t)agent->options.native_depth,
     };
     int gil;
+    if (tracer.native_depth != 0 && tm_tracer_prepare_native(message, sizeof(message)) < 0)
+        tracer.native_depth = 0; /* the Python frames are true without */
     if (tm_gil_take(&gil) < 0)
         return false;
     bool enabled = tm_tracer_enable(&tracer, message, sizeof(message)) == 0;
@@ -75,6 +78,7 @@ static void *child_main(void *unused)
     if (tm_agent_init(agent, message, sizeof(message)) < 0)
         return NULL;
     take_over(agent);
+    agent->stays_mapped = true;
     if (enable(agent)) {
         agent->task.delay_ms = agent->options.delay_ms;
         agent->task.threshold_bytes = agent->options.threshold_bytes;

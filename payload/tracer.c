@@ -203,6 +203,17 @@ static int set_native(uint32_t depth, char *message, size_t message_bytes)
 
 int tm_tracer_prepare_native(char *message, size_t message_bytes)
 {
+    int gil;
+    if (tm_hooks_forked()) {
+        /* Not while the program waits for us. */
+        tm_native_wait_for_loader();
+        if (tm_gil_take(&gil) < 0) {
+            snprintf(message, message_bytes, "the Python interpreter is shutting down");
+            return -ENODEV;
+        }
+        adopt_if_forked(); /* which forgets what was prepared */
+        tm_gil_drop(gil);
+    }
     return tm_native_prepare(message, message_bytes);
 }
 

@@ -39,7 +39,8 @@ int tm_native_prepare(char *message, size_t message_bytes)
     tm_native_map_free(prepared);
     prepared = tm_native_map_build(tm_native_map);
     if (prepared == NULL) {
-        snprintf(message, message_bytes, "no memory for the tables of native frames");
+        snprintf(message, message_bytes,
+                 "no memory for the tables of native frames, or the interpreter is shutting down");
         return -ENOMEM;
     }
     tm_native_stack_setup();

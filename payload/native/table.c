@@ -8,6 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "payload/gil.h"
+#include "payload/hooks.h"
 #include "payload/mem.h"
 #include "payload/native/loader.h"
 #include "payload/native/stack.h"
@@ -285,7 +287,8 @@ static bool take_module(struct build *build, const struct dl_phdr_info *info)
     return true;
 }
 
-/* Under the loader's lock, which a program's dlopen waits for: one new module a round. */
+/* Under the loader's lock, which a program's dlopen waits for, and the GIL: one new module a round.
+ */
 static int visit(struct dl_phdr_info *info, size_t size, void *data)
 {
     struct build *build = data;
@@ -318,19 +321,51 @@ static int visit_version(struct dl_phdr_info *info, size_t size, void *data)
     return 1;
 }
 
+void tm_native_wait_for_loader(void)
+{
+    uint64_t unused[2];
+    dl_iterate_phdr(visit_version, unused);
+}
+
 bool tm_native_map_is_stale(const struct tm_native_map *map)
 {
     uint64_t now[2] = {map->adds, map->subs};
+    if (tm_native_loader.loaded != NULL)
+        return tm_native_loader_stamp() != map->stamp; /* asked often: without the lock */
     dl_iterate_phdr(visit_version, now);
     return now[0] != map->adds || now[1] != map->subs;
+}
+
+/* dl_iterate_phdr holds a lock that fork does not set free in the child (glibc 2.36, posix/fork.c;
+ * dl_load_write_lock): the child's next dlopen would wait for ever. Python forks with the GIL,
+ * which keeps it from forking meanwhile; nobody waits for the GIL with that lock. */
+static bool take_gil(int *ret_gil)
+{
+    int own = tm_hooks_own_begin();
+    bool taken = tm_gil_take(ret_gil) == 0;
+    tm_hooks_own_end(own);
+    return taken;
+}
+
+static void drop_gil(int gil)
+{
+    int own = tm_hooks_own_begin();
+    tm_gil_drop(gil);
+    tm_hooks_own_end(own);
 }
 
 static bool build_once(struct build *build)
 {
     do {
+        int gil;
         build->at = 0;
         build->made_table = false;
+        if (!take_gil(&gil)) {
+            build->failed = true;
+            break;
+        }
         dl_iterate_phdr(visit, build);
+        drop_gil(gil);
     } while (build->made_table && !build->failed && !build->overflow);
     return !build->failed;
 }

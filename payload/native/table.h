@@ -47,8 +47,12 @@ const struct tm_state_module *tm_native_file_at(uint32_t index);
 
 /* True where the loader has mapped or unmapped something since `map` was built. No locks held. */
 bool tm_native_map_is_stale(const struct tm_native_map *map);
+/* Returns when the loader's lock can be had: in a forked child that may be never, where a thread
+ * that it has not held it at the fork. Without the GIL. */
+void tm_native_wait_for_loader(void);
 /* A map of now; tables of modules that `old` has as well are shared with it. NULL: memory is
- * short. One thread at a time, without the GIL. */
+ * short, or the interpreter goes down. One thread at a time, without the GIL: it is taken for each
+ * module that is new. */
 struct tm_native_map *tm_native_map_build(const struct tm_native_map *old);
 void tm_native_map_free(struct tm_native_map *map);
 /* Forgets the files; no map exists any more. */

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import stat
 import subprocess
 
 import pytest
@@ -483,6 +484,29 @@ def test_a_killed_conversion_leaves_nothing(shop):
     assert os.stat(os.path.join(shop.path, "big.pickle")).st_mode & 0o777 == \
         os.stat(os.path.join(shop.path, "big.tms")).st_mode & 0o777
     assert sorted(os.listdir(shop.path)) == ["big.pickle", "big.tms"]
+
+
+@pytest.mark.parametrize("form", ["tms", "pprof", "collapsed", "pickle", "csv"])
+def test_what_is_no_file_is_written_to(pair, form):
+    """A device would be gone if a file came to its place."""
+    path = os.path.join(pair.path, "pipe")
+    os.mkfifo(path)
+    process = subprocess.Popen([ANALYZE, "convert", "new.tms", "--to", form, "-o", "pipe"],
+                               cwd=pair.path)
+    with open(path, "rb") as pipe:
+        data = pipe.read()
+    assert process.wait() == 0 and stat.S_ISFIFO(os.lstat(path).st_mode)
+    pair.ok("convert", "new.tms", "--to", form, "-o", "file")
+    with open(os.path.join(pair.path, "file"), "rb") as file:
+        assert data == file.read()
+
+
+def test_links_are_followed(pair):
+    os.symlink("file.csv", os.path.join(pair.path, "link.csv"))
+    for _ in range(2):  # where there is no file yet, too
+        pair.ok("convert", "new.tms", "-o", "link.csv")
+        assert os.readlink(os.path.join(pair.path, "link.csv")) == "file.csv"
+        assert pair.read("file.csv") == pair.read("link.csv")
 
 
 @pytest.mark.parametrize("name", ["x.tms", "x.dhat.json", "x.pickle"])

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: MIT
 """--follow-fork: a child is traced, with files of its own pid, and can be talked to."""
+import os
+import shutil
+import subprocess
+
 import pytest
 
 import tms
@@ -50,3 +54,66 @@ def test_a_child_stays_untraced_without_it(python, start_victim, tmp_path):
     assert not complete(tmp_path, child)
     victim.command("end")
     victim.expect("ended")
+
+
+def check_native(file):
+    """It has native frames, below the line that leaks and above."""
+    file.check()
+    assert file.facts["native"] == "16"
+    leaks = [trace for trace in file.traces if trace.size > 100000]
+    assert leaks
+    for trace in leaks:
+        sites = file.sites(trace.node)
+        assert sites[0].kind == 1 and sites[0].address != 0, sites
+        assert [site.function for site in sites if site.kind != 1] == ["leak"], sites
+
+
+@traceable
+def test_native_frames_in_a_child(python, start_victim, tmp_path):
+    victim = start_victim(python, "family.py")
+    must(tm_attach("--follow-fork", "--native", "--delay", 1, "--output", "x-$pid-$counter.tms",
+                   victim.pid, cwd=tmp_path))
+    victim.command("fork")
+    child = int(victim.expect("forked")[0])
+    wait_until(lambda: len(complete(tmp_path, child)) >= 2, "the child's snapshots")
+    check_native(tms.File(complete(tmp_path, child)[1]))
+    must(tm_attach("--detach", child, cwd=tmp_path))
+    must(tm_attach("--detach", victim.pid, cwd=tmp_path))
+    victim.command("end")
+    victim.expect("ended")
+
+
+@traceable
+def test_native_frames_in_a_child_that_is_attached_to(python, start_victim, tmp_path):
+    victim = start_victim(python, "family.py")
+    must(tm_attach("--native", "--delay", 0, "--memory-threshold", 0, victim.pid, cwd=tmp_path))
+    victim.command("fork")
+    child = int(victim.expect("forked")[0])
+    must(tm_attach("--native", "--delay", 0, "--memory-threshold", 0, child, cwd=tmp_path))
+
+    def leaks():
+        path = tmp_path / must(tm_attach("--snapshot", child, cwd=tmp_path)).out.strip()
+        return any(trace.size > 100000 for trace in tms.File(path).traces) and path
+    check_native(tms.File(wait_until(leaks, "a leak")))
+    must(tm_attach("--detach", child, cwd=tmp_path))
+    victim.command("end")
+    victim.expect("ended")
+
+
+@pytest.mark.pythons(low=(3, 6), high=(3, 13))
+def test_a_child_of_a_fork_can_load_libraries(python, start_victim, tmp_path):
+    """Whatever the agent does in the parent meanwhile: a lock of the loader's that it held at the
+    fork would be held in the child for ever."""
+    if shutil.which("gcc") is None:
+        pytest.skip("no gcc")
+    library = tmp_path / "libother.so"
+    subprocess.run(["gcc", "-shared", "-fPIC", "-x", "c", "/dev/null", "-o", str(library)],
+                   check=True)
+    victim = start_victim(python, "fork_loads.py", library)
+    for _ in range(int(os.environ.get("TM_FORK_ROUNDS", "5"))):
+        must(tm_attach("--native", "--delay", 0, "--memory-threshold", 0, victim.pid,
+                       cwd=tmp_path))
+        must(tm_attach("--detach", victim.pid))
+    victim.command("stop")
+    count, stuck = map(int, victim.expect("children"))
+    assert count > 0 and stuck == 0, (count, stuck)

@@ -7,6 +7,7 @@ import os
 import platform
 import random
 import signal
+import stat
 import subprocess
 
 import pytest
@@ -265,3 +266,12 @@ def test_standard_tracemalloc(python, start_victim, tmp_path):
             ours[trace.size, frames] += 1
     assert sum(own.values()) > 10000
     assert ours == own
+
+
+def test_a_device_is_not_replaced(python, traced, tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(str(pipe))
+    result = tm_analyze("extract", "-o", pipe, "--pid", traced(python).pid)
+    assert result.status == 1 and "which is not a regular file" in result.err
+    assert len(result.err.splitlines()) == 1 and os.listdir(str(tmp_path)).count("pipe") == 1
+    assert stat.S_ISFIFO(os.lstat(str(pipe)).st_mode)

@@ -15,6 +15,7 @@
 
 #include "analyzer/error.h"
 #include "analyzer/symbol_scopes.h"
+#include "analyzer/symbol_table.h"
 
 struct TmSymbolFile {
     Dwfl *dwfl;
@@ -22,6 +23,7 @@ struct TmSymbolFile {
     Dwarf_Addr bias;        /* of the debug file's addresses */
     TmSymbolScopes *scopes; /* NULL: no DWARF */
     GHashTable *names;      /* Dwarf_Die.addr -> what it is called */
+    TmSymbolTable *table;   /* NULL until DWARF could not tell */
     TmSymbolLacks lacks;
     gboolean has_symtab;
     char *debug_path; /* libdwfl keeps a pointer to it */
@@ -67,21 +69,12 @@ static const char *linkage_name(Dwarf_Die *die)
     return NULL;
 }
 
-/* The symbol around an address. One that ends before it is another function's: a stripped file
- * knows its exported ones only. */
+/* The symbol around an address. */
 static const char *symbol_name(TmSymbolFile *self, guint64 address)
 {
-    GElf_Off offset;
-    GElf_Sym sym;
-    const char *name = dwfl_module_addrinfo(self->module, address, &offset, &sym, NULL, NULL, NULL);
-    guint type = name ? GELF_ST_TYPE(sym.st_info) : STT_NOTYPE;
-
-    if (name == NULL || (sym.st_size && offset >= sym.st_size))
-        return NULL;
-    if (type == STT_FUNC || type == STT_GNU_IFUNC)
-        return name;
-    /* A label of assembler code. Without .symtab what follows it may be anything's. */
-    return type == STT_NOTYPE && self->has_symtab ? name : NULL;
+    if (self->table == NULL)
+        self->table = tm_symbol_table_new(self->module, self->has_symtab);
+    return tm_symbol_table_find(self->table, address);
 }
 
 /* clang's -gline-tables-only says "f" without where it is declared or what it takes; the symbol has
@@ -314,6 +307,7 @@ void tm_symbol_file_free(TmSymbolFile *file)
     if (file == NULL)
         return;
     tm_symbol_scopes_free(file->scopes);
+    tm_symbol_table_free(file->table);
     g_hash_table_unref(file->names);
     if (file->dwfl)
         dwfl_end(file->dwfl);

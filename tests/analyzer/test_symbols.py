@@ -257,6 +257,19 @@ def test_split_dwarf(maker):
         assert lost[address][0][1:] == split[address][0][1:]
 
 
+def test_symbol_table_alone(maker):
+    """Without DWARF each address still has the function that has its code."""
+    maker.build("lib.so")
+    addresses = maker.calls("lib.so")
+    whole = maker.frames(maker.snapshot("lib.so", addresses))[0]
+    maker.do("strip", "-g", "lib.so")
+    frames, said = maker.frames(maker.snapshot("lib.so", addresses))
+    assert said == ""
+    for address in addresses:
+        assert len(frames[address]) == 1
+        assert whole[address][-1][0] in frames[address][0][0]
+
+
 def test_assembler_has_names(maker):
     """A label with and without a type; the second counts only where .symtab is."""
     maker.shop.write("a.s", b"""

@@ -8,6 +8,16 @@
 /* Deeper than any source nests namespaces or blocks: a damaged file ends here. */
 enum { MAX_DEPTH = 256 };
 
+/* Entries follow each other in the file, children before the next sibling. In a damaged one a
+ * sibling may lie among the children, and each level would double the work. */
+static gboolean is_ahead(const Dwarf_Die *die, const char **last)
+{
+    if (*last && (const char *)die->addr <= *last)
+        return FALSE;
+    *last = die->addr;
+    return TRUE;
+}
+
 typedef struct {
     TmSymbolUnit unit; /* die is empty until read */
     gboolean is_split;
@@ -82,18 +92,20 @@ gboolean tm_symbol_scopes_lack_split(const TmSymbolScopes *scopes)
 
 /* clang leaves functions in their namespaces and classes; gcc takes them out. A function inside a
  * function (GNU C, Fortran) lies in its tree. */
-static void add_functions(Unit *unit, Dwarf_Die *parent, int depth)
+static void add_functions(Unit *unit, Dwarf_Die *parent, int depth, const char **last)
 {
     Dwarf_Die die;
 
     if (depth > MAX_DEPTH || dwarf_child(parent, &die) != 0)
         return;
     do {
+        if (!is_ahead(&die, last))
+            return;
         switch (dwarf_tag(&die)) {
         case DW_TAG_subprogram:
             add_ranges(unit->spans, &die, unit->functions->len);
             g_array_append_val(unit->functions, die);
-            add_functions(unit, &die, depth + 1);
+            add_functions(unit, &die, depth + 1, last);
             break;
         case DW_TAG_lexical_block:
         case DW_TAG_namespace:
@@ -101,7 +113,7 @@ static void add_functions(Unit *unit, Dwarf_Die *parent, int depth)
         case DW_TAG_class_type:
         case DW_TAG_structure_type:
         case DW_TAG_union_type:
-            add_functions(unit, &die, depth + 1);
+            add_functions(unit, &die, depth + 1, last);
             break;
         default:
             break;
@@ -123,36 +135,41 @@ static void open_split(TmSymbolScopes *self, Unit *unit)
 
 static void read_unit(TmSymbolScopes *self, Unit *unit)
 {
+    const char *last = NULL;
+
     unit->functions = g_array_new(FALSE, FALSE, sizeof(Dwarf_Die));
     unit->spans = tm_symbol_spans_new();
     unit->unit.die = unit->unit.skeleton;
     if (unit->is_split)
         open_split(self, unit);
-    add_functions(unit, &unit->unit.die, 0);
+    add_functions(unit, &unit->unit.die, 0, &last);
 }
 
 /* --- what is inlined into a function --- */
 
 /* Appends the functions inlined there. FALSE: there are none. Blocks overlap after link-time
  * optimization, so that one that has the address but nothing inlined is not the end. */
-static gboolean add_inlined(Dwarf_Die *outer, Dwarf_Addr address, int depth, GArray *dies)
+static gboolean add_inlined(Dwarf_Die *outer, Dwarf_Addr address, int depth, const char **last,
+                            GArray *dies)
 {
     Dwarf_Die die;
 
     if (depth > MAX_DEPTH || dwarf_child(outer, &die) != 0)
         return FALSE;
     do {
+        if (!is_ahead(&die, last))
+            return FALSE;
         switch (dwarf_tag(&die)) {
         case DW_TAG_inlined_subroutine:
             if (dwarf_haspc(&die, address) <= 0)
                 break;
             g_array_append_val(dies, die);
-            add_inlined(&die, address, depth + 1, dies);
+            add_inlined(&die, address, depth + 1, last, dies);
             return TRUE;
         case DW_TAG_lexical_block:
         case DW_TAG_try_block:
         case DW_TAG_catch_block:
-            if (dwarf_haspc(&die, address) > 0 && add_inlined(&die, address, depth + 1, dies))
+            if (dwarf_haspc(&die, address) > 0 && add_inlined(&die, address, depth + 1, last, dies))
                 return TRUE;
             break;
         default: /* A function inside a function has its own span, if any. */
@@ -164,6 +181,7 @@ static gboolean add_inlined(Dwarf_Die *outer, Dwarf_Addr address, int depth, GAr
 
 TmSymbolUnit *tm_symbol_scopes_find(TmSymbolScopes *scopes, Dwarf_Addr address, GArray *dies)
 {
+    const char *last = NULL;
     Dwarf_Die function;
     Unit *unit;
     guint n;
@@ -177,6 +195,6 @@ TmSymbolUnit *tm_symbol_scopes_find(TmSymbolScopes *scopes, Dwarf_Addr address, 
         return &unit->unit;
     function = g_array_index(unit->functions, Dwarf_Die, n);
     g_array_append_val(dies, function);
-    add_inlined(&function, address, 0, dies);
+    add_inlined(&function, address, 0, &last, dies);
     return &unit->unit;
 }

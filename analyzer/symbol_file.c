@@ -15,11 +15,17 @@
 
 #include "analyzer/error.h"
 #include "analyzer/symbol_scopes.h"
+#include "analyzer/symbol_table.h"
 
 struct TmSymbolFile {
     Dwfl *dwfl;
     Dwfl_Module *module;
-    TmSymbolScopes *scopes;
+    Dwarf_Addr bias;        /* of the debug file's addresses */
+    TmSymbolScopes *scopes; /* NULL: no DWARF */
+    GHashTable *names;      /* Dwarf_Die.addr -> what it is called */
+    TmSymbolTable *table;   /* NULL until DWARF could not tell */
+    TmSymbolLacks lacks;
+    gboolean has_symtab;
     char *debug_path; /* libdwfl keeps a pointer to it */
     Dwfl_Callbacks callbacks;
 };
@@ -48,7 +54,7 @@ static const char *demangle(const char *name)
     return result;
 }
 
-static const char *die_name(Dwarf_Die *die)
+static const char *linkage_name(Dwarf_Die *die)
 {
     static const unsigned names[] = {DW_AT_linkage_name, DW_AT_MIPS_linkage_name};
     Dwarf_Attribute attribute;
@@ -60,12 +66,64 @@ static const char *die_name(Dwarf_Die *die)
         if (name)
             return demangle(name);
     }
-    if (dwarf_attr_integrate(die, DW_AT_name, &attribute)) {
-        const char *name = dwarf_formstring(&attribute);
-        if (name)
-            return g_intern_string(name);
-    }
     return NULL;
+}
+
+/* The symbol around an address. */
+static const char *symbol_name(TmSymbolFile *self, guint64 address)
+{
+    if (self->table == NULL)
+        self->table = tm_symbol_table_new(self->module, self->has_symtab);
+    return tm_symbol_table_find(self->table, address);
+}
+
+/* clang's -gline-tables-only says "f" without where it is declared or what it takes; the symbol has
+ * all. Not so for what has a bare name in whole debug information, static functions for one: they
+ * are called the same where they are inlined. NULL where the symbol has no more. */
+static const char *full_name(TmSymbolFile *self, const TmSymbolUnit *unit, Dwarf_Die *function,
+                             guint64 address)
+{
+    Dwarf_Die die = unit->die;
+    const char *symbol;
+    g_autofree char *name = NULL;
+
+    if (dwarf_hasattr_integrate(function, DW_AT_decl_line))
+        return NULL;
+    switch (dwarf_srclang(&die)) {
+    case DW_LANG_C_plus_plus:
+    case DW_LANG_C_plus_plus_03:
+    case DW_LANG_C_plus_plus_11:
+    case DW_LANG_C_plus_plus_14:
+        break;
+    default:
+        return NULL;
+    }
+    symbol = symbol_name(self, address);
+    if (symbol == NULL || strncmp(symbol, "_Z", 2) != 0)
+        return NULL;
+    name = g_strndup(symbol, strcspn(symbol, ".")); /* "f.cold", "f.part.0": f */
+    return demangle(name);
+}
+
+/* NULL: it has none. The symbol is asked for only where the function itself is meant, not what is
+ * inlined into it. */
+static const char *scope_name(TmSymbolFile *self, const TmSymbolUnit *unit, Dwarf_Die *scope,
+                              gboolean is_function, guint64 address)
+{
+    Dwarf_Attribute attribute;
+    const char *name;
+
+    if (g_hash_table_lookup_extended(self->names, scope->addr, NULL, (void **)&name))
+        return name;
+    name = linkage_name(scope);
+    if (name == NULL && is_function)
+        name = full_name(self, unit, scope, address);
+    if (name == NULL && dwarf_attr_integrate(scope, DW_AT_name, &attribute)) {
+        name = dwarf_formstring(&attribute);
+        name = name ? g_intern_string(name) : NULL;
+    }
+    g_hash_table_insert(self->names, scope->addr, (void *)name);
+    return name;
 }
 
 /* --- which file --- */
@@ -109,10 +167,16 @@ static gboolean is_same(int fd, const TmSymbolRequest *request, GError **error)
 
     if (elf == NULL || elf_kind(elf) != ELF_K_ELF)
         tm_error_data(error, "is not an ELF file");
+    else if (build_id == NULL && request->build_id)
+        tm_error_data(error, "is not the file that was traced: it has no build-id, that one had %s",
+                      request->build_id);
+    else if (build_id && request->build_id == NULL)
+        tm_error_data(error,
+                      "is not the file that was traced: its build-id is %s, that one had none",
+                      build_id);
     else if (g_strcmp0(build_id, request->build_id) != 0)
         tm_error_data(error, "is not the file that was traced: its build-id is %s, not %s",
-                      build_id ? build_id : "missing",
-                      request->build_id ? request->build_id : "missing");
+                      build_id, request->build_id);
     else if (build_id == NULL && extent_of(elf) != request->extent_bytes)
         tm_error_data(error, "is not the file that was traced: its size differs");
     else
@@ -166,6 +230,31 @@ static char *debug_path(char *const *dirs)
     return g_string_free(path, FALSE);
 }
 
+static gboolean has_symtab(Dwfl_Module *module)
+{
+    Dwarf_Addr bias;
+    Elf *elf = dwfl_module_getelf(module, &bias);
+
+    for (Elf_Scn *section = elf ? elf_nextscn(elf, NULL) : NULL; section;
+         section = elf_nextscn(elf, section)) {
+        GElf_Shdr header;
+        if (gelf_getshdr(section, &header) && header.sh_type == SHT_SYMTAB)
+            return TRUE;
+    }
+    return FALSE;
+}
+
+static void read_symbols(TmSymbolFile *self)
+{
+    Dwarf *dwarf = dwfl_module_getdwarf(self->module, &self->bias);
+
+    self->has_symtab = has_symtab(self->module);
+    if (dwarf)
+        self->scopes = tm_symbol_scopes_new(dwarf);
+    else if (!self->has_symtab)
+        self->lacks |= TM_SYMBOL_LACKS_SYMBOLS;
+}
+
 TmSymbolFile *tm_symbol_file_open(const TmSymbolRequest *request, GError **error)
 {
     g_autofree char *path = g_strdup(request->path);
@@ -186,7 +275,8 @@ TmSymbolFile *tm_symbol_file_open(const TmSymbolRequest *request, GError **error
         path = found;
     }
     self = g_new0(TmSymbolFile, 1);
-    self->scopes = tm_symbol_scopes_new();
+    self->names = g_hash_table_new(NULL, NULL);
+    self->lacks = request->build_id ? 0 : TM_SYMBOL_LACKS_BUILD_ID;
     self->debug_path = debug_path(request->debug_dirs);
     self->callbacks = (Dwfl_Callbacks){
         .find_elf = dwfl_build_id_find_elf,
@@ -202,8 +292,10 @@ TmSymbolFile *tm_symbol_file_open(const TmSymbolRequest *request, GError **error
         self->module = dwfl_report_elf(self->dwfl, path, path, fd, 0, true);
         dwfl_report_end(self->dwfl, NULL, NULL);
     }
-    if (self->module)
+    if (self->module) {
+        read_symbols(self);
         return self;
+    }
     tm_error_data(error, "%s", dwfl_errmsg(-1));
     close(fd);
     tm_symbol_file_free(self);
@@ -215,26 +307,19 @@ void tm_symbol_file_free(TmSymbolFile *file)
     if (file == NULL)
         return;
     tm_symbol_scopes_free(file->scopes);
+    tm_symbol_table_free(file->table);
+    g_hash_table_unref(file->names);
     if (file->dwfl)
         dwfl_end(file->dwfl);
     g_free(file->debug_path);
     g_free(file);
 }
 
-gboolean tm_symbol_file_has_symbols(TmSymbolFile *file)
+TmSymbolLacks tm_symbol_file_get_lacks(const TmSymbolFile *file)
 {
-    Dwarf_Addr bias;
-    Elf *elf = dwfl_module_getelf(file->module, &bias);
+    gboolean split = file->scopes && tm_symbol_scopes_lack_split(file->scopes);
 
-    if (dwfl_module_getdwarf(file->module, &bias))
-        return TRUE;
-    for (Elf_Scn *section = elf ? elf_nextscn(elf, NULL) : NULL; section;
-         section = elf_nextscn(elf, section)) {
-        GElf_Shdr header;
-        if (gelf_getshdr(section, &header) && header.sh_type == SHT_SYMTAB)
-            return TRUE;
-    }
-    return FALSE;
+    return file->lacks | (split ? TM_SYMBOL_LACKS_SPLIT : 0);
 }
 
 /* --- frames --- */
@@ -264,44 +349,44 @@ static void call_place(Dwarf_Die *unit, Dwarf_Die *inlined, const char **ret_fil
         *ret_line = (int)value;
 }
 
-/* From the innermost function to the one that has the code. */
-static void add_scopes(TmSymbolFile *self, Dwarf_Die *unit, Dwarf_Addr address, const char *file,
-                       int line, GArray *frames)
+/* From the innermost function to the one that has the code; none where DWARF knows no function.
+ * Gives the address's own file and line. */
+static void add_scopes(TmSymbolFile *self, Dwarf_Addr address, const char **ret_file, int *ret_line,
+                       GArray *frames)
 {
     g_autoptr(GArray) scopes = g_array_new(FALSE, FALSE, sizeof(Dwarf_Die));
+    TmSymbolUnit *unit = tm_symbol_scopes_find(self->scopes, address, scopes);
+    Dwarf_Line *source = unit ? dwarf_getsrc_die(&unit->skeleton, address) : NULL;
+    const char *file;
+    int line = 0;
 
-    tm_symbol_scopes_find(self->scopes, unit, address, scopes);
+    if (source) {
+        *ret_file = dwarf_linesrc(source, NULL, NULL);
+        dwarf_lineno(source, ret_line);
+    }
+    file = *ret_file;
+    line = *ret_line;
     for (guint i = scopes->len; i-- > 0;) {
         Dwarf_Die *scope = &g_array_index(scopes, Dwarf_Die, i);
-        const char *name = die_name(scope);
+        const char *name = scope_name(self, unit, scope, i == 0, address + self->bias);
         if (name)
             add(frames, name, file, line);
         if (i)
-            call_place(unit, scope, &file, &line);
+            call_place(&unit->die, scope, &file, &line);
     }
 }
 
 GArray *tm_symbol_file_find(TmSymbolFile *file, guint64 address)
 {
     GArray *frames = g_array_new(FALSE, FALSE, sizeof(TmSymbol));
-    Dwarf_Addr bias = 0;
-    Dwarf_Die *unit = dwfl_module_addrdie(file->module, address, &bias);
-    Dwfl_Line *source = dwfl_module_getsrc(file->module, address);
     const char *path = NULL, *symbol;
-    GElf_Off offset;
-    GElf_Sym sym;
     int line = 0;
 
-    if (source)
-        path = dwfl_lineinfo(source, NULL, &line, NULL, NULL, NULL);
-    if (unit)
-        add_scopes(file, unit, address - bias, path, line, frames);
+    if (file->scopes)
+        add_scopes(file, address - file->bias, &path, &line, frames);
     if (frames->len == 0) {
-        /* A symbol that ends before the address is another function's: a stripped file knows its
-         * exported ones only. */
-        symbol = dwfl_module_addrinfo(file->module, address, &offset, &sym, NULL, NULL, NULL);
-        if (symbol && (sym.st_size == 0 || offset < sym.st_size) &&
-            GELF_ST_TYPE(sym.st_info) == STT_FUNC)
+        symbol = symbol_name(file, address);
+        if (symbol)
             add(frames, demangle(symbol), path, line);
     }
     return frames;

@@ -23,6 +23,13 @@ typedef struct {
     char *const *debug_dirs;
 } TmSymbolRequest;
 
+/* What the file cannot tell. */
+typedef enum {
+    TM_SYMBOL_LACKS_BUILD_ID = 1 << 0, /* only its size says that it is the right one */
+    TM_SYMBOL_LACKS_SYMBOLS = 1 << 1,  /* it has symbols of exported functions at most */
+    TM_SYMBOL_LACKS_SPLIT = 1 << 2,    /* .dwo files of units that were looked into are gone */
+} TmSymbolLacks;
+
 /* NULL with the reason: gone, changed, damaged. Without a file of its own, a separate debug file
  * that has the same build-id will do. */
 TmSymbolFile *tm_symbol_file_open(const TmSymbolRequest *request, GError **error);
@@ -31,5 +38,5 @@ void tm_symbol_file_free(TmSymbolFile *file);
 /* Frames of an address (less the load bias), innermost first: several where functions were
  * inlined. Of TmSymbol; empty where nothing is known. */
 GArray *tm_symbol_file_find(TmSymbolFile *file, guint64 address);
-/* FALSE: it has symbols of exported functions at most. */
-gboolean tm_symbol_file_has_symbols(TmSymbolFile *file);
+/* What was seen to be missing until now. */
+TmSymbolLacks tm_symbol_file_get_lacks(const TmSymbolFile *file);

@@ -3,29 +3,74 @@
 
 #include <dwarf.h>
 
+#include "analyzer/symbol_spans.h"
+
 /* Deeper than any source nests namespaces or blocks: a damaged file ends here. */
 enum { MAX_DEPTH = 256 };
 
-/* A part of a function: the compiler may put its cold code elsewhere. */
-typedef struct {
-    Dwarf_Addr start, end;
-    Dwarf_Die function;
-} Span;
-
-struct TmSymbolScopes {
-    GHashTable *units; /* Dwarf_Die.addr of the unit -> GArray * of Span, by start */
-};
-
-static void free_spans(void *spans)
+/* Entries follow each other in the file, children before the next sibling. In a damaged one a
+ * sibling may lie among the children, and each level would double the work. */
+static gboolean is_ahead(const Dwarf_Die *die, const char **last)
 {
-    g_array_unref(spans);
+    if (*last && (const char *)die->addr <= *last)
+        return FALSE;
+    *last = die->addr;
+    return TRUE;
 }
 
-TmSymbolScopes *tm_symbol_scopes_new(void)
+typedef struct {
+    TmSymbolUnit unit; /* die is empty until read */
+    gboolean is_split;
+    GArray *functions;    /* of Dwarf_Die; NULL until read */
+    TmSymbolSpans *spans; /* to the functions: the compiler may put cold code elsewhere */
+} Unit;
+
+struct TmSymbolScopes {
+    Dwarf *dwarf;
+    GArray *units; /* of Unit */
+    TmSymbolSpans *spans;
+    gboolean lacks_split;
+};
+
+/* --- the units --- */
+
+static void clear_unit(void *data)
+{
+    Unit *unit = data;
+
+    g_clear_pointer(&unit->functions, g_array_unref);
+    g_clear_pointer(&unit->spans, tm_symbol_spans_free);
+}
+
+static void add_ranges(TmSymbolSpans *spans, Dwarf_Die *die, guint n)
+{
+    Dwarf_Addr base, start, end;
+    ptrdiff_t offset = 0;
+
+    while ((offset = dwarf_ranges(die, offset, &base, &start, &end)) > 0)
+        tm_symbol_spans_add(spans, start, end, n);
+}
+
+TmSymbolScopes *tm_symbol_scopes_new(Dwarf *dwarf)
 {
     TmSymbolScopes *self = g_new0(TmSymbolScopes, 1);
+    Dwarf_CU *cu = NULL;
+    uint8_t type;
 
-    self->units = g_hash_table_new_full(NULL, NULL, NULL, free_spans);
+    self->dwarf = dwarf;
+    self->units = g_array_new(FALSE, FALSE, sizeof(Unit));
+    self->spans = tm_symbol_spans_new();
+    g_array_set_clear_func(self->units, clear_unit);
+    for (;;) {
+        Unit unit = {0};
+        if (dwarf_get_units(dwarf, cu, &cu, NULL, &type, &unit.unit.skeleton, NULL) != 0)
+            break;
+        if (type != DW_UT_compile && type != DW_UT_skeleton)
+            continue; /* types, and what units share */
+        unit.is_split = type == DW_UT_skeleton;
+        add_ranges(self->spans, &unit.unit.skeleton, self->units->len);
+        g_array_append_val(self->units, unit);
+    }
     return self;
 }
 
@@ -33,38 +78,34 @@ void tm_symbol_scopes_free(TmSymbolScopes *scopes)
 {
     if (scopes == NULL)
         return;
-    g_hash_table_unref(scopes->units);
+    g_array_unref(scopes->units);
+    tm_symbol_spans_free(scopes->spans);
     g_free(scopes);
+}
+
+gboolean tm_symbol_scopes_lack_split(const TmSymbolScopes *scopes)
+{
+    return scopes->lacks_split;
 }
 
 /* --- the functions of a unit --- */
 
-static void add_spans(GArray *spans, Dwarf_Die *function)
-{
-    Span span = {.function = *function};
-    Dwarf_Addr base;
-    ptrdiff_t offset = 0;
-
-    /* Functions that the linker left out begin at 0, where no module has code. */
-    while ((offset = dwarf_ranges(function, offset, &base, &span.start, &span.end)) > 0) {
-        if (span.start > 0 && span.end > span.start)
-            g_array_append_val(spans, span);
-    }
-}
-
 /* clang leaves functions in their namespaces and classes; gcc takes them out. A function inside a
  * function (GNU C, Fortran) lies in its tree. */
-static void add_functions(GArray *spans, Dwarf_Die *parent, int depth)
+static void add_functions(Unit *unit, Dwarf_Die *parent, int depth, const char **last)
 {
     Dwarf_Die die;
 
     if (depth > MAX_DEPTH || dwarf_child(parent, &die) != 0)
         return;
     do {
+        if (!is_ahead(&die, last))
+            return;
         switch (dwarf_tag(&die)) {
         case DW_TAG_subprogram:
-            add_spans(spans, &die);
-            add_functions(spans, &die, depth + 1);
+            add_ranges(unit->spans, &die, unit->functions->len);
+            g_array_append_val(unit->functions, die);
+            add_functions(unit, &die, depth + 1, last);
             break;
         case DW_TAG_lexical_block:
         case DW_TAG_namespace:
@@ -72,7 +113,7 @@ static void add_functions(GArray *spans, Dwarf_Die *parent, int depth)
         case DW_TAG_class_type:
         case DW_TAG_structure_type:
         case DW_TAG_union_type:
-            add_functions(spans, &die, depth + 1);
+            add_functions(unit, &die, depth + 1, last);
             break;
         default:
             break;
@@ -80,73 +121,80 @@ static void add_functions(GArray *spans, Dwarf_Die *parent, int depth)
     } while (dwarf_siblingof(&die, &die) == 0);
 }
 
-static int compare_spans(const void *a, const void *b)
+/* The unit in the .dwo file, where there is one. */
+static void open_split(TmSymbolScopes *self, Unit *unit)
 {
-    const Span *x = a, *y = b;
+    Dwarf_Die split;
 
-    return (x->start > y->start) - (x->start < y->start);
+    if (dwarf_cu_info(unit->unit.skeleton.cu, NULL, NULL, NULL, &split, NULL, NULL, NULL) == 0 &&
+        dwarf_tag(&split) == DW_TAG_compile_unit)
+        unit->unit.die = split;
+    else
+        self->lacks_split = TRUE;
 }
 
-static GArray *spans_of(TmSymbolScopes *self, Dwarf_Die *unit)
+static void read_unit(TmSymbolScopes *self, Unit *unit)
 {
-    GArray *spans = g_hash_table_lookup(self->units, unit->addr);
+    const char *last = NULL;
 
-    if (spans)
-        return spans;
-    spans = g_array_new(FALSE, FALSE, sizeof(Span));
-    add_functions(spans, unit, 0);
-    g_array_sort(spans, compare_spans);
-    g_hash_table_insert(self->units, unit->addr, spans);
-    return spans;
-}
-
-/* The last that starts at or before the address, where that reaches it. */
-static Span *find_span(GArray *spans, Dwarf_Addr address)
-{
-    guint low = 0, high = spans->len;
-    Span *span;
-
-    while (low < high) {
-        guint middle = low + (high - low) / 2;
-        if (g_array_index(spans, Span, middle).start <= address)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    span = low ? &g_array_index(spans, Span, low - 1) : NULL;
-    return span && address < span->end ? span : NULL;
+    unit->functions = g_array_new(FALSE, FALSE, sizeof(Dwarf_Die));
+    unit->spans = tm_symbol_spans_new();
+    unit->unit.die = unit->unit.skeleton;
+    if (unit->is_split)
+        open_split(self, unit);
+    add_functions(unit, &unit->unit.die, 0, &last);
 }
 
 /* --- what is inlined into a function --- */
 
-static gboolean find_inner(Dwarf_Die *outer, Dwarf_Addr address, Dwarf_Die *ret_inner)
+/* Appends the functions inlined there. FALSE: there are none. Blocks overlap after link-time
+ * optimization, so that one that has the address but nothing inlined is not the end. */
+static gboolean add_inlined(Dwarf_Die *outer, Dwarf_Addr address, int depth, const char **last,
+                            GArray *dies)
 {
-    if (dwarf_child(outer, ret_inner) != 0)
+    Dwarf_Die die;
+
+    if (depth > MAX_DEPTH || dwarf_child(outer, &die) != 0)
         return FALSE;
     do {
-        int tag = dwarf_tag(ret_inner);
-        /* A function inside a function has its own span, if any. */
-        if ((tag == DW_TAG_inlined_subroutine || tag == DW_TAG_lexical_block ||
-             tag == DW_TAG_try_block || tag == DW_TAG_catch_block) &&
-            dwarf_haspc(ret_inner, address) > 0)
+        if (!is_ahead(&die, last))
+            return FALSE;
+        switch (dwarf_tag(&die)) {
+        case DW_TAG_inlined_subroutine:
+            if (dwarf_haspc(&die, address) <= 0)
+                break;
+            g_array_append_val(dies, die);
+            add_inlined(&die, address, depth + 1, last, dies);
             return TRUE;
-    } while (dwarf_siblingof(ret_inner, ret_inner) == 0);
+        case DW_TAG_lexical_block:
+        case DW_TAG_try_block:
+        case DW_TAG_catch_block:
+            if (dwarf_haspc(&die, address) > 0 && add_inlined(&die, address, depth + 1, last, dies))
+                return TRUE;
+            break;
+        default: /* A function inside a function has its own span, if any. */
+            break;
+        }
+    } while (dwarf_siblingof(&die, &die) == 0);
     return FALSE;
 }
 
-void tm_symbol_scopes_find(TmSymbolScopes *scopes, Dwarf_Die *unit, Dwarf_Addr address,
-                           GArray *dies)
+TmSymbolUnit *tm_symbol_scopes_find(TmSymbolScopes *scopes, Dwarf_Addr address, GArray *dies)
 {
-    Span *span = find_span(spans_of(scopes, unit), address);
-    Dwarf_Die scope, inner;
+    const char *last = NULL;
+    Dwarf_Die function;
+    Unit *unit;
+    guint n;
 
-    if (span == NULL)
-        return;
-    scope = span->function;
-    g_array_append_val(dies, scope);
-    for (int depth = 0; depth < MAX_DEPTH && find_inner(&scope, address, &inner); depth++) {
-        if (dwarf_tag(&inner) == DW_TAG_inlined_subroutine)
-            g_array_append_val(dies, inner);
-        scope = inner;
-    }
+    if (!tm_symbol_spans_find(scopes->spans, address, &n))
+        return NULL;
+    unit = &g_array_index(scopes->units, Unit, n);
+    if (unit->functions == NULL)
+        read_unit(scopes, unit);
+    if (!tm_symbol_spans_find(unit->spans, address, &n))
+        return &unit->unit;
+    function = g_array_index(unit->functions, Dwarf_Die, n);
+    g_array_append_val(dies, function);
+    add_inlined(&function, address, 0, &last, dies);
+    return &unit->unit;
 }

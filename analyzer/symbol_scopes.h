@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 /*
- * Which functions lie around an address of a compilation unit. libdw's
- * dwarf_getscopes reads a unit from its start for each address; here that is
- * done once per unit. An object belongs to one thread, and to one Dwfl.
+ * Which functions lie around an address. libdw's own search finds a unit by
+ * .debug_aranges only, which clang leaves out, and reads the unit from its start
+ * for each address; here units and their functions are read once and kept. An
+ * object belongs to one thread, and to one Dwarf.
  */
 #pragma once
 
@@ -11,10 +12,19 @@
 
 typedef struct TmSymbolScopes TmSymbolScopes;
 
-TmSymbolScopes *tm_symbol_scopes_new(void);
+/* A compilation unit. */
+typedef struct {
+    Dwarf_Die skeleton; /* has the lines */
+    Dwarf_Die die;      /* has the functions: the same, or that of the .dwo file */
+} TmSymbolUnit;
+
+TmSymbolScopes *tm_symbol_scopes_new(Dwarf *dwarf);
 void tm_symbol_scopes_free(TmSymbolScopes *scopes);
 
 /* Appends the function that has the address and those inlined into it there, outermost first (of
- * Dwarf_Die). Nothing where the unit has no function at the address. */
-void tm_symbol_scopes_find(TmSymbolScopes *scopes, Dwarf_Die *unit, Dwarf_Addr address,
-                           GArray *dies);
+ * Dwarf_Die). Nothing where no function is known there; NULL where no unit is. The unit is the
+ * object's. */
+TmSymbolUnit *tm_symbol_scopes_find(TmSymbolScopes *scopes, Dwarf_Addr address, GArray *dies);
+
+/* Whether a unit that was asked for has its functions in a .dwo file that was not found. */
+gboolean tm_symbol_scopes_lack_split(const TmSymbolScopes *scopes);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* Which addresses of which modules, and where the results go. Modules are worked on by several
- * threads; the model by one. */
+/* Which addresses of which modules, and where the results go. Modules, and parts of large ones, are
+ * worked on by several threads; the model by one. */
 #include "analyzer/symbolize.h"
 
 #include <inttypes.h>
@@ -12,6 +12,10 @@
 
 TmSymbolSettings tm_symbolize_settings;
 
+/* Below this a part of a module's addresses costs less than to open the file once more
+ * (docs/NATIVE.md has the figures). */
+enum { MIN_PART = 500 };
+
 typedef struct {
     guint64 address; /* less the load bias */
     GArray *frames;  /* of TmSymbol, innermost first; NULL until found */
@@ -21,12 +25,19 @@ typedef struct {
     char *path, *build_id;
     guint64 extent_bytes;
     GHashTable *places; /* address -> Place * */
+    GPtrArray *sorted;  /* the same Places, by address: neighbours share compilation units */
     char *problem;      /* NULL: none */
-    gboolean stripped;
+    guint lacks;        /* of TmSymbolLacks */
 } Module;
 
+/* Places [first, end) of a module: the work of one thread. */
+typedef struct {
+    Module *module;
+    guint first, end;
+} Part;
+
 struct TmSymbols {
-    GHashTable *modules; /* "path\nbuild-id" -> Module * */
+    GHashTable *modules; /* "path\nbuild-id" or "path\n\nextent" -> Module * */
     GStringChunk *text;  /* strings that the model borrows */
 };
 
@@ -42,6 +53,7 @@ static void free_module(void *data)
 {
     Module *module = data;
 
+    g_ptr_array_unref(module->sorted);
     g_hash_table_unref(module->places);
     g_free(module->path);
     g_free(module->build_id);
@@ -84,7 +96,9 @@ static Module *get_module(TmSymbols *symbols, const struct tms_file *file, guint
     g_autofree char *path = dup_string(file, from->path);
     g_autofree char *build_id =
         from->build_id == TMS_NO_ID ? NULL : dup_string(file, from->build_id);
-    g_autofree char *key = g_strdup_printf("%s\n%s", path, build_id ? build_id : "");
+    g_autofree char *key = build_id
+                               ? g_strdup_printf("%s\n%s", path, build_id)
+                               : g_strdup_printf("%s\n\n%" PRIu64, path, from->end - from->start);
     Module *module = g_hash_table_lookup(symbols->modules, key);
 
     if (module)
@@ -93,6 +107,7 @@ static Module *get_module(TmSymbols *symbols, const struct tms_file *file, guint
     module->path = g_steal_pointer(&path);
     module->build_id = g_steal_pointer(&build_id);
     module->extent_bytes = from->end - from->start;
+    module->sorted = g_ptr_array_new();
     module->places = g_hash_table_new_full(g_int64_hash, g_int64_equal, NULL, free_place);
     g_hash_table_insert(symbols->modules, g_steal_pointer(&key), module);
     return module;
@@ -115,33 +130,76 @@ static void collect(TmSymbols *symbols, const struct tms_file *file)
             Place *place = g_new0(Place, 1);
             place->address = address;
             g_hash_table_insert(modules[site->module]->places, &place->address, place);
+            g_ptr_array_add(modules[site->module]->sorted, place);
         }
     }
 }
 
-/* --- answers, module by module --- */
+/* --- answers --- */
 
-static void resolve_module(void *data, void *unused)
+static int compare_places(const void *a, const void *b)
 {
-    Module *module = data;
+    const Place *x = *(Place *const *)a, *y = *(Place *const *)b;
+
+    return (x->address > y->address) - (x->address < y->address);
+}
+
+static int compare_keys(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* By path, so that what is said is said in the same order in every run. */
+static GPtrArray *list_modules(const TmSymbols *symbols)
+{
+    GPtrArray *list = g_ptr_array_new();
+    guint n = 0;
+    g_autofree void **keys = g_hash_table_get_keys_as_array(symbols->modules, &n);
+
+    qsort(keys, n, sizeof *keys, compare_keys);
+    for (guint i = 0; i < n; i++)
+        g_ptr_array_add(list, g_hash_table_lookup(symbols->modules, keys[i]));
+    return list;
+}
+
+static void resolve_part(void *data, void *opened)
+{
+    Part *part = data;
+    Module *module = part->module;
     TmSymbolRequest request = {module->path, module->build_id, module->extent_bytes,
                                tm_symbolize_settings.debug_dirs};
     g_autoptr(GError) error = NULL;
-    TmSymbolFile *file;
-    GHashTableIter iter;
-    void *value;
+    TmSymbolFile *file = tm_symbol_file_open(&request, &error);
 
-    (void)unused;
-    file = tm_symbol_file_open(&request, &error);
-    if (file == NULL) {
-        module->problem = g_strdup(error->message);
-        return;
+    if (part->first == 0) { /* speaks for the module */
+        if (file == NULL)
+            module->problem = g_strdup(error->message);
+        g_async_queue_push(opened, module);
     }
-    module->stripped = !tm_symbol_file_has_symbols(file);
-    g_hash_table_iter_init(&iter, module->places);
-    while (g_hash_table_iter_next(&iter, NULL, &value))
-        ((Place *)value)->frames = tm_symbol_file_find(file, ((Place *)value)->address);
+    for (guint i = part->first; file && i < part->end; i++) {
+        Place *place = module->sorted->pdata[i];
+        place->frames = tm_symbol_file_find(file, place->address);
+    }
+    if (file)
+        g_atomic_int_or(&module->lacks, tm_symbol_file_get_lacks(file));
     tm_symbol_file_free(file);
+    g_free(part);
+}
+
+static guint count_parts(const Module *module)
+{
+    guint most = module->sorted->len / MIN_PART;
+
+    return CLAMP(g_get_num_processors(), 1, MAX(most, 1));
+}
+
+static void push_part(GThreadPool *pool, Module *module, guint i)
+{
+    guint64 n = module->sorted->len, n_parts = count_parts(module);
+    Part *part = g_new(Part, 1);
+
+    *part = (Part){module, (guint)(n * i / n_parts), (guint)(n * (i + 1) / n_parts)};
+    g_thread_pool_push(pool, part, NULL);
 }
 
 static gboolean is_vdso(const Module *module)
@@ -151,35 +209,54 @@ static gboolean is_vdso(const Module *module)
 
 static void resolve_all(TmSymbols *symbols)
 {
+    g_autoptr(GPtrArray) modules = list_modules(symbols);
+    GAsyncQueue *opened = g_async_queue_new();
     GThreadPool *pool =
-        g_thread_pool_new(resolve_module, NULL, (int)g_get_num_processors(), FALSE, NULL);
-    GHashTableIter iter;
-    void *value;
+        g_thread_pool_new(resolve_part, opened, (int)g_get_num_processors(), FALSE, NULL);
+    guint n_waited = 0;
 
     if (!tm_symbolize_settings.debuginfod)
         g_unsetenv("DEBUGINFOD_URLS"); /* libdwfl asks by itself where this is set */
-    g_hash_table_iter_init(&iter, symbols->modules);
-    while (g_hash_table_iter_next(&iter, NULL, &value)) {
-        if (!is_vdso(value))
-            g_thread_pool_push(pool, value, NULL);
+    for (guint i = 0; i < modules->len; i++) {
+        Module *module = modules->pdata[i];
+        if (is_vdso(module))
+            continue;
+        g_ptr_array_sort(module->sorted, compare_places);
+        push_part(pool, module, 0);
+        n_waited++;
+    }
+    /* The other parts follow when the first has found the file: it may come from a server, and need
+     * not come twice. */
+    while (n_waited-- > 0) {
+        Module *module = g_async_queue_pop(opened);
+        guint n_parts = module->problem ? 1 : count_parts(module);
+        for (guint k = 1; k < n_parts; k++)
+            push_part(pool, module, k);
     }
     g_thread_pool_free(pool, FALSE, TRUE);
+    g_async_queue_unref(opened);
 }
 
 static void complain(const TmSymbols *symbols)
 {
-    GHashTableIter iter;
-    void *value;
+    g_autoptr(GPtrArray) modules = list_modules(symbols);
 
-    g_hash_table_iter_init(&iter, symbols->modules);
-    while (g_hash_table_iter_next(&iter, NULL, &value)) {
-        const Module *module = value;
+    for (guint i = 0; i < modules->len; i++) {
+        const Module *module = modules->pdata[i];
         if (module->problem)
             g_printerr("tm-analyze: %s: %s; its native frames are shown as addresses\n",
                        module->path, module->problem);
-        else if (module->stripped)
+        if (module->lacks & TM_SYMBOL_LACKS_BUILD_ID)
+            g_printerr("tm-analyze: %s: has no build-id; that it is the file that was traced is "
+                       "concluded from its size\n",
+                       module->path);
+        if (module->lacks & TM_SYMBOL_LACKS_SYMBOLS)
             g_printerr("tm-analyze: %s: stripped, and no debug file was found; only exported "
                        "functions have names\n",
+                       module->path);
+        if (module->lacks & TM_SYMBOL_LACKS_SPLIT)
+            g_printerr("tm-analyze: %s: .dwo files that it names were not found; functions inlined "
+                       "there are not shown\n",
                        module->path);
     }
 }
@@ -222,11 +299,11 @@ static guint32 add_unknown(TmSymbols *symbols, struct tm_model *model, guint32 m
     return add_symbol(symbols, model, module, &symbol);
 }
 
-static void apply_site(TmSymbols *symbols, struct tm_image *image, guint32 i, GArray *outer)
+static void apply_site(TmSymbols *symbols, struct tm_image *image, guint32 i, const Module *module,
+                       GArray *outer)
 {
     const struct tms_file *file = image->file;
     const struct tms_site *site = &file->sites[i];
-    Module *module = get_module(symbols, file, site->module);
     guint64 address = place_of(file, site);
     const Place *place = g_hash_table_lookup(module->places, &address);
     guint32 path = add_text(symbols, image->model, module->path);
@@ -248,15 +325,21 @@ static void apply_site(TmSymbols *symbols, struct tm_image *image, guint32 i, GA
 static void apply(TmSymbols *symbols, struct tm_image *image)
 {
     g_autoptr(GArray) outer = g_array_new(FALSE, FALSE, sizeof(guint32));
-    guint32 n_sites = image->file->n_sites;
+    const struct tms_file *file = image->file;
+    g_autofree Module **modules = g_new0(Module *, file->n_modules + 1);
+    guint32 n_sites = file->n_sites;
     guint32 *starts = malloc(((gsize)n_sites + 1) * sizeof *starts);
 
     if (starts == NULL)
         return; /* the frames stay addresses */
     for (guint32 i = 0; i < n_sites; i++) {
+        const struct tms_site *site = &file->sites[i];
         starts[i] = outer->len;
-        if (is_address(image->file, &image->file->sites[i]))
-            apply_site(symbols, image, i, outer);
+        if (!is_address(file, site))
+            continue;
+        if (modules[site->module] == NULL)
+            modules[site->module] = get_module(symbols, file, site->module);
+        apply_site(symbols, image, i, modules[site->module], outer);
     }
     starts[n_sites] = outer->len;
     image->outer_start = starts;
@@ -266,7 +349,8 @@ static void apply(TmSymbols *symbols, struct tm_image *image)
         image->outer_start = NULL;
         return;
     }
-    memcpy(image->outer, outer->data, outer->len * sizeof *image->outer);
+    if (outer->len)
+        memcpy(image->outer, outer->data, outer->len * sizeof *image->outer);
 }
 
 TmSymbols *tm_symbolize(TmSession *session)

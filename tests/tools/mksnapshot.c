@@ -12,7 +12,7 @@
  *   time NS | fact KEY VALUE | metric NAME int|size|percent VALUE
  *   trace ADDRESS SIZE DOMAIN AGE TYPE|- THREAD FRAME;FRAME...  most recent first; - for none
  *   stat FRAME LIVE_BYTES LIVE_BLOCKS TOTAL_BLOCKS PEAK_BYTES
- *   native ADDRESS PATH START END BUILD_ID      a module
+ *   native ADDRESS PATH START END BUILD_ID|-    a module; - where it has no build-id
  *   chain N FRAME                               N frames deep, a block of one byte at each depth
  * FRAME is FILE:LINE:FUNCTION; an empty file or function is unknown; a file "@0x..." is a native
  * frame at that address.
@@ -251,7 +251,8 @@ static gboolean read_line(Builder *b, char *line)
                                     .end = strtoull(word[4], NULL, 0),
                                     .bias = strtoull(word[3], NULL, 0),
                                     .path = add_string(b, word[2]),
-                                    .build_id = add_string(b, word[5])};
+                                    .build_id =
+                                        strcmp(word[5], "-") ? add_string(b, word[5]) : TMS_NO_ID};
         g_array_append_val(b->modules, module);
     }
     return TRUE;

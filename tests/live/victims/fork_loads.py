@@ -1,20 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""Forks all the time; each child loads a library, as an import would. Argument: a library.
-"stop" ends it: it says how many children there were and how many did not end by themselves."""
+"""Forks all the time from one line on stdin to the next; each child loads a library, as an import
+would. Then says how many children there were and how many did not end by themselves. Argument: the
+library."""
 import ctypes
 import os
+import select
 import signal
 import sys
-import threading
 
 from _victim import say
-
-stop = []
-
-
-def read():
-    sys.stdin.readline()
-    stop.append(True)
 
 
 def child():
@@ -23,13 +17,15 @@ def child():
     os._exit(0)
 
 
+stdin = open(0, "rb", 0)  # no line is read ahead, which select would not see
 say("ready", 1)
-threading.Thread(target=read, daemon=True).start()
-count = stuck = 0
-while not stop:
-    pid = os.fork()
-    if pid == 0:
-        child()
-    stuck += os.waitpid(pid, 0)[1] != 0
-    count += 1
-say("children", count, stuck)
+while stdin.readline():
+    count = stuck = 0
+    while not select.select([stdin], [], [], 0)[0]:
+        pid = os.fork()
+        if pid == 0:
+            child()
+        stuck += os.waitpid(pid, 0)[1] != 0
+        count += 1
+    stdin.readline()
+    say("children", count, stuck)

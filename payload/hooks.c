@@ -24,6 +24,28 @@ static struct tm_py_allocator ours[TM_PY_DOMAINS]; /* as installed */
 static bool installed;                             /* GIL */
 static bool displaced;                             /* GIL */
 
+/* The functions by which a copy of a hook of ours is known. GIL. */
+static void *given[TM_PY_DOMAINS * 16];
+static uint32_t n_given;
+
+static void give(uint32_t domain, struct tm_py_allocator hooks)
+{
+    ours[domain] = hooks;
+    for (uint32_t i = 0; i < n_given; i++)
+        if (given[i] == (void *)hooks.malloc)
+            return;
+    if (n_given < sizeof(given) / sizeof(given[0]))
+        given[n_given++] = (void *)hooks.malloc;
+}
+
+bool tm_hooks_was_given(uint64_t function)
+{
+    for (uint32_t i = 0; i < n_given; i++)
+        if ((uint64_t)given[i] == function)
+            return true;
+    return false;
+}
+
 static bool same_functions(const struct tm_py_allocator *a, const struct tm_py_allocator *b)
 {
     /* No calloc where Python has none (up to 3.4). */
@@ -145,6 +167,7 @@ void tm_hooks_install(void)
         ours[domain] =
             domain == TM_PY_DOMAIN_RAW ? tm_hooks_shared[domain] : *tm_hooks_gil((uint32_t)domain);
         ours[domain].ctx = tm_hooks_below[domain].ctx;
+        give((uint32_t)domain, ours[domain]);
         tm_py.PyMem_SetAllocator(domain, &ours[domain]);
     }
     installed = true;
@@ -206,7 +229,7 @@ void tm_hooks_refit(void)
         if (!same_functions(&now, &ours[domain]) || same_functions(&now, &fitting))
             continue;
         fitting.ctx = ours[domain].ctx;
-        ours[domain] = fitting;
+        give((uint32_t)domain, fitting);
         tm_py.PyMem_SetAllocator(domain, &ours[domain]);
     }
 }

@@ -492,6 +492,8 @@ bool tm_tracer_quiesce(int timeout_ms)
                 pending++;
         }
         if (pending == 0) {
+            if (tm_hooks_are_kept())
+                return false;
             tm_filter_replace(NULL, 0);
             tm_hooks_done();
             tm_redirect_done();

@@ -149,6 +149,25 @@ def test_max_snapshots(any_python, start_victim, tmp_path):
     assert victim.allocators() == allocators
 
 
+@pytest.mark.pythons(low=(3, 4), high=(3, 13))
+@pytest.mark.parametrize("options", [[], ["--native"]])
+def test_detach_where_tracemalloc_keeps_our_hooks(python, start_victim, tmp_path, options):
+    """It calls those that it found at its last start once more, before it looks anew."""
+    if options and python.version < (3, 6):
+        pytest.skip("the same as without")
+    victim = start_victim(python, "tracemalloc_again.py")
+    for _ in range(3):
+        must(tm_attach("--delay", 0, "--memory-threshold", 0, *(options + [victim.pid]),
+                       cwd=tmp_path))
+        for _ in range(2):
+            victim.command("trace")
+            victim.expect("traced")
+        must(tm_attach("--detach", victim.pid))
+        for _ in range(2):
+            victim.command("trace")
+            victim.expect("traced")
+
+
 def test_several(any_python, start_victim, tmp_path):
     """One that fails does not stop the others; the status is the failure's."""
     victims = [start_victim(any_python, "threads.py") for _ in range(2)]

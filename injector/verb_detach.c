@@ -58,8 +58,8 @@ bool tm_verb_detach(pid_t pid, const struct tm_attach_options *options, FILE *ou
     if (g_strcmp0(hooks, "inert") == 0)
         rest = "another tool hooked above us: our hooks stay, passing through only";
     else if (!tm_client_get_u64(client, "unloads"))
-        rest = "a thread is still inside our code, the program holds objects of ours, or it is a "
-               "forked child: our code stays mapped, doing nothing";
+        rest = "a thread is still inside our code, the program holds objects or hooks of ours, or "
+               "it is a forked child: our code stays mapped, doing nothing";
     else if (!wait_until_gone(pid))
         rest = "our code is about to be unmapped";
     guint64 written = tm_client_get_u64(client, "written");

@@ -80,7 +80,7 @@ void tm_hooks_new_session(void);
 /* Threads that are inside a hook now, GIL lane not counted. */
 int tm_hooks_inside(void);
 /* True where a variable of some module holds the address of a hook of ours, after they were
- * removed: the code must stay. Takes the loader's lock. */
+ * removed: the code must stay. Takes the GIL, and with it the loader's lock. */
 bool tm_hooks_are_kept(void);
 /* Whether it is one that was put in for malloc. */
 bool tm_hooks_was_given(uint64_t function);

@@ -8,6 +8,7 @@
 #include <link.h>
 #include <stdint.h>
 
+#include "payload/gil.h"
 #include "payload/hooks.h"
 #include "payload/mem.h"
 #include "payload/native/stack.h"
@@ -77,9 +78,13 @@ static int look_at_module(struct dl_phdr_info *info, size_t size, void *data)
 bool tm_hooks_are_kept(void)
 {
     struct search search = {0, 0, false};
+    int gil;
+    /* No child shall be forked with the loader's lock (payload/native/table.c). */
+    if (tm_gil_take(&gil) < 0)
+        return true; /* the interpreter goes down */
     dl_iterate_phdr(find_own, &search);
-    if (search.code_start == search.code_end)
-        return true; /* cannot tell */
-    dl_iterate_phdr(look_at_module, &search);
-    return search.found;
+    if (search.code_start != search.code_end)
+        dl_iterate_phdr(look_at_module, &search);
+    tm_gil_drop(gil);
+    return search.found || search.code_start == search.code_end; /* cannot tell */
 }

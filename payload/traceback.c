@@ -5,6 +5,7 @@
 
 #include "payload/code.h"
 #include "payload/mem.h"
+#include "payload/native/native.h"
 #include "payload/tracer.h"
 
 enum {
@@ -74,13 +75,15 @@ void tm_traceback_abandon(void)
     memset(tm_traceback_caches, 0, sizeof(tm_traceback_caches));
 }
 
-/* The walks become stale at once: a new epoch. The counter wraps after 2^32 deaths, and then the
- * table is wiped, so that no ancient epoch comes back to life. */
+/* The walks become stale at once, and so do the notes of native frames: a new epoch. The counter
+ * wraps after 2^32 deaths, and then the tables are wiped, so that no ancient epoch comes back to
+ * life. */
 static void drop_walks(struct tm_traceback_cache *cache)
 {
     cache->remembered = 0;
     if (++cache->epoch == 0) {
         memset(cache->walks, 0, (cache->walk_mask + 1) * sizeof(*cache->walks));
+        tm_native_record_clear(&tm_native_lanes[cache - tm_traceback_caches].record);
         cache->epoch = 1;
     }
 }

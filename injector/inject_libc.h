@@ -28,5 +28,6 @@ struct tm_inject_libc {
     uint64_t thread_signal_mask; /* every signal but those that libc sends to its threads */
 };
 
-/* TM_ATTACH_ERROR_STATIC where there is no dynamic linker, _LIBC where a function is missing. */
+/* TM_ATTACH_ERROR_STATIC where there is no dynamic linker, _DIED where it has not mapped a libc
+ * yet, _LIBC where a function is missing. */
 bool tm_inject_libc_find(tm_modules *modules, struct tm_inject_libc *ret, GError **error);

@@ -98,6 +98,21 @@ static bool find_functions(tm_modules *modules, struct tm_inject_libc *self, GEr
     return true;
 }
 
+static void set_no_libc(const tm_modules *modules, GError **error)
+{
+    const struct tm_module *exe = tm_modules_find_exe(modules);
+    if (exe != NULL && exe->elf != NULL && exe->elf->has_interp)
+        g_set_error(error, TM_ATTACH_ERROR, TM_ATTACH_ERROR_DIED,
+                    "process %d has no libc that is known: it has only begun to run this program, "
+                    "or was built for another; try again",
+                    (int)modules->pid);
+    else
+        g_set_error(error, TM_ATTACH_ERROR, TM_ATTACH_ERROR_STATIC,
+                    "process %d is statically linked (no libc is mapped in it), so that nothing "
+                    "can be loaded into it; use a dynamically linked Python",
+                    (int)modules->pid);
+}
+
 bool tm_inject_libc_find(tm_modules *modules, struct tm_inject_libc *ret, GError **error)
 {
     struct tm_inject_libc self = {.dlopen_flags = RTLD_NOW | RTLD_LOCAL};
@@ -106,20 +121,8 @@ bool tm_inject_libc_find(tm_modules *modules, struct tm_inject_libc *ret, GError
     /* musl is its own dynamic linker, under whichever of its names it was mapped. */
     if (self.is_musl)
         self.ldso = self.libc;
-    const struct tm_module *exe = tm_modules_find_exe(modules);
-    if ((self.libc == NULL || self.ldso == NULL) && exe != NULL && exe->elf != NULL &&
-        exe->elf->has_interp) {
-        g_set_error(error, TM_ATTACH_ERROR, TM_ATTACH_ERROR_DIED,
-                    "process %d has no libc that is known: it has only begun to run this program, "
-                    "or was built for another; try again",
-                    (int)modules->pid);
-        return false;
-    }
     if (self.libc == NULL || self.ldso == NULL) {
-        g_set_error(error, TM_ATTACH_ERROR, TM_ATTACH_ERROR_STATIC,
-                    "process %d is statically linked (no libc is mapped in it), so that nothing "
-                    "can be loaded into it; use a dynamically linked Python",
-                    (int)modules->pid);
+        set_no_libc(modules, error);
         return false;
     }
     if (!find_functions(modules, &self, error))

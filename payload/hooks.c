@@ -28,14 +28,20 @@ static bool displaced;                             /* GIL */
 static void *given[TM_PY_DOMAINS * 16];
 static uint32_t n_given;
 
-static void give(uint32_t domain, struct tm_py_allocator hooks)
+static void note_given(void *function)
 {
-    ours[domain] = hooks;
     for (uint32_t i = 0; i < n_given; i++)
-        if (given[i] == (void *)hooks.malloc)
+        if (given[i] == function)
             return;
     if (n_given < sizeof(given) / sizeof(given[0]))
-        given[n_given++] = (void *)hooks.malloc;
+        given[n_given++] = function;
+}
+
+static void give(int domain, struct tm_py_allocator hooks)
+{
+    ours[domain] = hooks;
+    note_given((void *)hooks.malloc);
+    tm_py.PyMem_SetAllocator(domain, &ours[domain]);
 }
 
 bool tm_hooks_was_given(uint64_t function)
@@ -164,11 +170,10 @@ void tm_hooks_install(void)
         /* A thread of the raw domain may still be inside our old hook: it must not read half. */
         if (!same_functions(&now, &tm_hooks_below[domain]) || now.ctx != tm_hooks_below[domain].ctx)
             tm_hooks_below[domain] = now;
-        ours[domain] =
+        struct tm_py_allocator hooks =
             domain == TM_PY_DOMAIN_RAW ? tm_hooks_shared[domain] : *tm_hooks_gil((uint32_t)domain);
-        ours[domain].ctx = tm_hooks_below[domain].ctx;
-        give((uint32_t)domain, ours[domain]);
-        tm_py.PyMem_SetAllocator(domain, &ours[domain]);
+        hooks.ctx = tm_hooks_below[domain].ctx;
+        give(domain, hooks);
     }
     installed = true;
 }
@@ -229,8 +234,7 @@ void tm_hooks_refit(void)
         if (!same_functions(&now, &ours[domain]) || same_functions(&now, &fitting))
             continue;
         fitting.ctx = ours[domain].ctx;
-        give((uint32_t)domain, fitting);
-        tm_py.PyMem_SetAllocator(domain, &ours[domain]);
+        give(domain, fitting);
     }
 }
 

@@ -64,6 +64,9 @@ void tm_hooks_choose_half(void);
  * between but for the GIL. end takes what begin gave. */
 int tm_hooks_own_begin(void);
 void tm_hooks_own_end(int slot);
+/* As tm_gil_take and tm_gil_drop, without tracing the thread state that they may make. */
+int tm_hooks_gil_take(int *ret_gil);
+void tm_hooks_gil_drop(int gil);
 /* What this thread allocates from where its Python code stands now is our own work, and not traced,
  * until the end; what it calls from there is traced. The GIL may be let go in between. One at a
  * time. */

@@ -22,15 +22,14 @@ static __attribute__((noinline)) void record_slowly(uint32_t domain, uint64_t ts
         tm_store_record(TM_LANE_GIL, (uint64_t)block, size, domain, traceback.node);
 }
 
-/* There is no note. Not as the last thing of a hook, whose frame must stay. */
+/* There is no note; `slot` NULL: nor a place in the shadow map that can be used as it is. Not as
+ * the last thing of a hook, whose frame must stay. */
 static __attribute__((noinline)) void record(uint32_t domain, void *block, size_t size,
-                                             const void *frame)
+                                             uint64_t *slot, const void *frame)
 {
     struct tm_traceback traceback;
     uint64_t tstate = tm_fast_tstate(&tm_layout);
-    uint64_t *slot = tm_shadow_find((uint64_t)block);
-    if (TM_UNLIKELY(slot == NULL || *slot != 0 || size >= TM_SIZE_OVERFLOW ||
-                    !tm_native_known(tstate, frame, &traceback)))
+    if (TM_UNLIKELY(slot == NULL || !tm_native_known(tstate, frame, &traceback)))
         record_slowly(domain, tstate, block, size, frame);
     else
         tm_fast_record(domain, block, size, slot, traceback);
@@ -43,9 +42,11 @@ TM_ALWAYS_INLINE void *finish(const struct tm_layout *layout, uint32_t domain, v
     if (TM_UNLIKELY(block == NULL))
         return NULL;
     uint64_t *slot = tm_shadow_find_shift((uint64_t)block, tm_fast_granule_shift(layout));
-    if (TM_UNLIKELY(slot == NULL || *slot != 0 || size >= TM_SIZE_OVERFLOW ||
+    if (TM_UNLIKELY(slot != NULL && (*slot != 0 || size >= TM_SIZE_OVERFLOW)))
+        slot = NULL;
+    if (TM_UNLIKELY(slot == NULL ||
                     !tm_native_noted(layout, tm_fast_tstate(layout), frame, &traceback))) {
-        record(domain, block, size, frame);
+        record(domain, block, size, slot, frame);
         return block;
     }
     return tm_fast_record(domain, block, size, slot, traceback);

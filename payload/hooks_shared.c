@@ -12,6 +12,7 @@
  */
 #include <pthread.h>
 
+#include "payload/gil.h"
 #include "payload/hooks_lane.h"
 #include "payload/native/native.h"
 #include "payload/sample.h"
@@ -164,6 +165,21 @@ void tm_hooks_own_end(int slot)
 {
     struct caller caller = caller_of(tm_tstate_thread_pointer());
     nested_leave(&caller, slot);
+}
+
+int tm_hooks_gil_take(int *ret_gil)
+{
+    int own = tm_hooks_own_begin();
+    int status = tm_gil_take(ret_gil);
+    tm_hooks_own_end(own);
+    return status;
+}
+
+void tm_hooks_gil_drop(int gil)
+{
+    int own = tm_hooks_own_begin();
+    tm_gil_drop(gil);
+    tm_hooks_own_end(own);
 }
 
 void tm_hooks_shared_forget_threads(void)

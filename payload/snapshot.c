@@ -25,7 +25,6 @@
 
 #include "format/tms_writer.h"
 #include "payload/clock.h"
-#include "payload/gil.h"
 #include "payload/hooks.h"
 #include "payload/mem.h"
 #include "payload/native/native.h"
@@ -111,22 +110,6 @@ static void copy_counters(struct snapshot *s)
     }
 }
 
-/* The GIL, without tracing the thread state that this may make. -ENODEV: Python goes down. */
-static int gil_take(int *ret_gil)
-{
-    int own = tm_hooks_own_begin();
-    int error = tm_gil_take(ret_gil);
-    tm_hooks_own_end(own);
-    return error;
-}
-
-static void gil_drop(int gil)
-{
-    int own = tm_hooks_own_begin();
-    tm_gil_drop(gil);
-    tm_hooks_own_end(own);
-}
-
 /* The lanes stand still. Only now can the chunks with entries of the snapshot be counted. */
 static void alloc_chunks(struct snapshot *s)
 {
@@ -140,7 +123,7 @@ static void alloc_chunks(struct snapshot *s)
 static int begin(struct snapshot *s)
 {
     int gil;
-    if (gil_take(&gil) < 0)
+    if (tm_hooks_gil_take(&gil) < 0)
         return fail(s->result, -ENODEV, "the Python interpreter is shutting down");
     uint64_t start_ns = tm_clock_monotonic_ns();
     int error = 0;
@@ -171,7 +154,7 @@ static int begin(struct snapshot *s)
         tm_store_go();
     }
     s->pause_ns = tm_clock_monotonic_ns() - start_ns;
-    gil_drop(gil);
+    tm_hooks_gil_drop(gil);
     return error;
 }
 
@@ -180,7 +163,7 @@ static int begin(struct snapshot *s)
 static int end(struct snapshot *s)
 {
     int gil;
-    if (gil_take(&gil) < 0)
+    if (tm_hooks_gil_take(&gil) < 0)
         return fail(s->result, -ENODEV, "the Python interpreter is shutting down");
     uint64_t start_ns = tm_clock_monotonic_ns();
     tm_store_stop();
@@ -192,7 +175,7 @@ static int end(struct snapshot *s)
     uint64_t pause_ns = tm_clock_monotonic_ns() - start_ns;
     if (pause_ns > s->pause_ns)
         s->pause_ns = pause_ns;
-    gil_drop(gil);
+    tm_hooks_gil_drop(gil);
     return 0;
 }
 

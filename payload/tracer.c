@@ -154,17 +154,12 @@ void tm_tracer_trim(void)
     if (!tm_tracer_hold())
         return;
     while (tm_shadow_trim_find(&trim)) {
-        int own = tm_hooks_own_begin();
-        bool taken = tm_gil_take(&gil) == 0;
-        tm_hooks_own_end(own);
-        if (!taken)
+        if (tm_hooks_gil_take(&gil) < 0)
             break;
         tm_store_stop();
         tm_shadow_trim_do(&trim);
         tm_store_go();
-        own = tm_hooks_own_begin();
-        tm_gil_drop(gil);
-        tm_hooks_own_end(own);
+        tm_hooks_gil_drop(gil);
     }
     tm_tracer_unhold();
 }

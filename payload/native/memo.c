@@ -71,7 +71,7 @@ static bool note_frame(struct tm_native_memo *memo, const struct tm_native_walk 
 /* One that is there no more, or any. */
 static uint64_t choose(const struct tm_native_memos *memos, uint64_t tag)
 {
-    uint64_t first = tag >> (64 - TM_NATIVE_MEMO_SETS_LOG2) << TM_NATIVE_MEMO_WAYS_LOG2;
+    uint64_t first = tm_native_memo_set(tag);
     for (uint64_t i = first; i < first + TM_NATIVE_MEMO_WAYS; i++)
         if (memos->tags[i] == 0)
             return i;

@@ -108,12 +108,18 @@ TM_ALWAYS_INLINE bool tm_native_memo_holds(const struct tm_native_memo *memo, ui
     return TM_LIKELY(ranks.hash == memo->ranks_hash);
 }
 
+/* The first place of the set that a tag belongs to. */
+TM_ALWAYS_INLINE uint64_t tm_native_memo_set(uint64_t tag)
+{
+    return tag >> (64 - TM_NATIVE_MEMO_SETS_LOG2) << TM_NATIVE_MEMO_WAYS_LOG2;
+}
+
 /* The memo of a walk that begins here, where one holds; NULL: none does. */
 TM_ALWAYS_INLINE struct tm_native_memo *
 tm_native_memo_find(const struct tm_native_memos *memos, uint64_t tag, uint64_t at, uint64_t high,
                     uint32_t depth, struct tm_native_ranks ranks, const struct tm_layout *layout)
 {
-    uint64_t first = tag >> (64 - TM_NATIVE_MEMO_SETS_LOG2) << TM_NATIVE_MEMO_WAYS_LOG2;
+    uint64_t first = tm_native_memo_set(tag);
     for (uint64_t i = first; i < first + TM_NATIVE_MEMO_WAYS; i++) {
         struct tm_native_memo *memo = &memos->memos[i];
         if (memos->tags[i] == tag &&

@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "payload/gil.h"
 #include "payload/hooks.h"
 #include "payload/mem.h"
 #include "payload/native/loader.h"
@@ -72,7 +71,7 @@ static bool lanes_up(void)
             lane->items = tm_mem_map(TM_NATIVE_ITEMS * sizeof(*lane->items));
         if (lane->path == NULL)
             lane->path = tm_mem_map(TM_NATIVE_ITEMS * sizeof(*lane->path));
-        memset(lane->threads, 0, sizeof(lane->threads));
+        lane->main_stack = (struct tm_native_stack){0};
         lane->record.pcs = lane->pcs;
         lane->record.look_up = tm_native_look_up;
         lane->record.data = lane;
@@ -108,10 +107,7 @@ static void refresh(void)
     struct tm_native_map *fresh = tm_native_map_build(tm_native_map);
     if (fresh == NULL)
         return; /* the old one stays true for what it knows; tried again next time */
-    int own = tm_hooks_own_begin();
-    bool taken = tm_gil_take(&gil) == 0;
-    tm_hooks_own_end(own);
-    if (!taken) {
+    if (tm_hooks_gil_take(&gil) < 0) {
         tm_native_map_free(fresh);
         return;
     }
@@ -123,9 +119,7 @@ static void refresh(void)
         forget_addresses();
     }
     tm_store_go();
-    own = tm_hooks_own_begin();
-    tm_gil_drop(gil);
-    tm_hooks_own_end(own);
+    tm_hooks_gil_drop(gil);
     tm_native_map_free(old);
 }
 

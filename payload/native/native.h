@@ -69,10 +69,17 @@ struct tm_native_lane {
     struct tm_native_pc *pcs;     /* TM_NATIVE_PCS */
     struct tm_native_item *items; /* TM_NATIVE_ITEMS */
     uint32_t *path;               /* TM_NATIVE_ITEMS site ids */
-    struct tm_native_stack threads[TM_NATIVE_THREADS];
+    struct tm_native_stack main_stack;
     struct tm_native_record record;
     uint64_t stamp; /* of the loader, when the addresses were looked up */
 };
+
+/* What stands for the Python frames where it is one that is asked for. hash1 0: it has no key. */
+TM_ALWAYS_INLINE struct tm_fingerprint tm_native_one_frame(const struct tm_layout *layout,
+                                                           tm_frame_ref frame)
+{
+    return (struct tm_fingerprint){tm_frames_key(layout, frame), TM_HASH_K2};
+}
 
 extern struct tm_native_lane tm_native_lanes[TM_LANES];
 extern struct tm_native_map *tm_native_map;

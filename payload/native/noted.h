@@ -24,11 +24,11 @@ TM_ALWAYS_INLINE bool tm_native_noted(const struct tm_layout *layout, uint64_t t
     tm_frame_ref frame = tm_frames_top(layout, tstate);
     if (TM_UNLIKELY(tm_traceback_limit != 1 || lane->stamp != tm_native_loader_stamp() ||
                     frame == 0 || !tm_frames_is_shown(layout, frame) ||
-                    !tm_native_stack_known(lane->threads, tm_tstate_thread_pointer(),
+                    !tm_native_stack_known(&lane->main_stack, tm_tstate_thread_pointer(),
                                            at + sizeof(uint64_t), &high)))
         return false;
     /* What Python frames there are for each C frame need not be asked: it is one, this. */
-    struct tm_fingerprint python = {tm_frames_key(layout, frame), TM_HASH_K2};
+    struct tm_fingerprint python = tm_native_one_frame(layout, frame);
     uint64_t tag = tm_native_memo_tag(&lane->record, at, high);
     const struct tm_native_note *note = tm_native_note_of(memos, tag, python.hash1);
     const struct tm_native_memo *memo =

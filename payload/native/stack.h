@@ -24,7 +24,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { TM_NATIVE_THREADS = 1, TM_NATIVE_BAD_STACKS = 8 };
+enum { TM_NATIVE_BAD_STACKS = 8 };
 
 /* What a lane knows of the main thread's stack. */
 struct tm_native_stack {

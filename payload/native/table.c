@@ -8,7 +8,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "payload/gil.h"
 #include "payload/hooks.h"
 #include "payload/mem.h"
 #include "payload/native/loader.h"
@@ -339,33 +338,18 @@ bool tm_native_map_is_stale(const struct tm_native_map *map)
 /* dl_iterate_phdr holds a lock that fork does not set free in the child (glibc 2.36, posix/fork.c;
  * dl_load_write_lock): the child's next dlopen would wait for ever. Python forks with the GIL,
  * which keeps it from forking meanwhile; nobody waits for the GIL with that lock. */
-static bool take_gil(int *ret_gil)
-{
-    int own = tm_hooks_own_begin();
-    bool taken = tm_gil_take(ret_gil) == 0;
-    tm_hooks_own_end(own);
-    return taken;
-}
-
-static void drop_gil(int gil)
-{
-    int own = tm_hooks_own_begin();
-    tm_gil_drop(gil);
-    tm_hooks_own_end(own);
-}
-
 static bool build_once(struct build *build)
 {
     do {
         int gil;
         build->at = 0;
         build->made_table = false;
-        if (!take_gil(&gil)) {
+        if (tm_hooks_gil_take(&gil) < 0) {
             build->failed = true;
             break;
         }
         dl_iterate_phdr(visit, build);
-        drop_gil(gil);
+        tm_hooks_gil_drop(gil);
     } while (build->made_table && !build->failed && !build->overflow);
     return !build->failed;
 }

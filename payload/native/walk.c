@@ -248,7 +248,7 @@ static void gather(struct walk *w, uint64_t tstate, const uint64_t *frame_addres
     w->bp = frame_address[0];
     w->pc = frame_address[1];
     w->low = w->sp = (uint64_t)(frame_address + 2);
-    if (tm_native_stack_find(w->lane->threads, tm_tstate_thread_pointer(), w->sp, &w->high))
+    if (tm_native_stack_find(&w->lane->main_stack, tm_tstate_thread_pointer(), w->sp, &w->high))
         take_native(w);
     else
         push(w, TM_NATIVE_CUT_STACK, 0);
@@ -384,7 +384,7 @@ TM_ALWAYS_INLINE bool look_at_native(struct tm_native_lane *lane,
     ret->serial = 0;
     ret->ranks_hash = ranks.hash;
     ret->note = NULL;
-    if (TM_LIKELY(tm_native_stack_find(lane->threads, tm_tstate_thread_pointer(),
+    if (TM_LIKELY(tm_native_stack_find(&lane->main_stack, tm_tstate_thread_pointer(),
                                        at + sizeof(uint64_t), &high))) {
         const struct tm_native_memos *memos = &lane->record.memos;
         ret->tag = tm_native_memo_tag(&lane->record, at, high);
@@ -421,7 +421,7 @@ TM_ALWAYS_INLINE bool look(struct tm_native_lane *lane, struct tm_traceback_cach
     if (TM_UNLIKELY(lane->stamp != tm_native_loader_stamp()))
         return false;
     if (ranks.limit == 1 && TM_LIKELY(frame != 0) && tm_frames_is_shown(layout, frame)) {
-        ret->python.hash1 = tm_frames_key(layout, frame);
+        ret->python = tm_native_one_frame(layout, frame);
         if (TM_UNLIKELY(ret->python.hash1 == 0))
             return false;
         return look_at_native(lane, cache, layout, frame_address,

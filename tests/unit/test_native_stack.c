@@ -19,7 +19,7 @@
 
 enum { STACK = 1 << 20, PAGE = 4096 };
 
-static struct tm_native_stack stacks[TM_NATIVE_THREADS];
+static struct tm_native_stack main_stack;
 static guint calls;
 
 long __real_syscall(long number, ...);
@@ -34,7 +34,7 @@ long __wrap_syscall(long number, long a, long b, long c, long d)
 
 static gboolean find(uint64_t sp, uint64_t *ret_high)
 {
-    return tm_native_stack_find(stacks, tm_tstate_thread_pointer(), sp, ret_high);
+    return tm_native_stack_find(&main_stack, tm_tstate_thread_pointer(), sp, ret_high);
 }
 
 static uint64_t here(void)
@@ -87,7 +87,7 @@ static void setup_here(void *unused)
 /* As the agent does, in a thread of the C library's. */
 static void setup(void)
 {
-    memset(stacks, 0, sizeof(stacks));
+    memset(&main_stack, 0, sizeof(main_stack));
     run_on(NULL, 0, setup_here, NULL);
     g_assert_cmphex(tm_native_main_stack_high, >, here());
 }

@@ -4,27 +4,19 @@ of the ones before: each block has the calls that led to it."""
 import json
 import os
 import re
-import shutil
 import subprocess
 
 import pytest
 
 import tms
-from tools import must, snapshot, tm_attach
+from tools import build_library, must, snapshot, tm_attach
 
-HERE = os.path.dirname(os.path.abspath(__file__))
 NATIVE = 1
 
 
 @pytest.fixture(scope="session")
 def extension(tmp_path_factory):
-    if shutil.which("gcc") is None:
-        pytest.skip("no gcc")
-    path = tmp_path_factory.mktemp("paths") / "libtm-paths-test.so"
-    subprocess.run(["gcc", "-O2", "-g", "-Wall", "-Werror", "-shared", "-fPIC",
-                    "-fvisibility=hidden", "-o", str(path),
-                    os.path.join(HERE, "paths_extension.c")], check=True)
-    return path
+    return build_library(tmp_path_factory.mktemp("paths"), "paths_extension.c")
 
 
 def functions(extension):

@@ -4,15 +4,13 @@ wherever a stack lies; sizes and Python frames are true, and of C frames there a
 none, which is said."""
 import json
 import os
-import shutil
 import subprocess
 
 import pytest
 
 import tms
-from tools import must, snapshot, tm_attach
+from tools import build_library, must, snapshot, tm_attach
 
-HERE = os.path.dirname(os.path.abspath(__file__))
 NATIVE = 1
 CUT = "[native stack cut: "
 OTHER = CUT + "not a known stack]"
@@ -21,13 +19,7 @@ PYTHONS = pytest.mark.pythons(low=(3, 6), high=(3, 13))
 
 @pytest.fixture(scope="session")
 def extension(tmp_path_factory):
-    if shutil.which("gcc") is None:
-        pytest.skip("no gcc")
-    path = tmp_path_factory.mktemp("stacks") / "libtm-stacks-test.so"
-    subprocess.run(["gcc", "-O2", "-g", "-Wall", "-Werror", "-shared", "-fPIC",
-                    "-fvisibility=hidden", "-o", str(path),
-                    os.path.join(HERE, "stacks_extension.c"), "-pthread"], check=True)
-    return path
+    return build_library(tmp_path_factory.mktemp("stacks"), "stacks_extension.c")
 
 
 def split(file, node):

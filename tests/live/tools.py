@@ -3,6 +3,7 @@
 import collections
 import json
 import os
+import shutil
 import subprocess
 
 BIN_DIR = os.environ.get("TM_BIN_DIR") or os.path.join(
@@ -12,7 +13,21 @@ NOBODY = 65534
 AS_NOBODY = ["setpriv", "--reuid=%d" % NOBODY, "--regid=%d" % NOBODY, "--clear-groups",
              "--inh-caps=-all"]
 
+HERE = os.path.dirname(os.path.abspath(__file__))
+
 Result = collections.namedtuple("Result", "status out err")
+
+
+def build_library(folder, source):
+    """The path of a shared library of one of the C files here; skips where there is no gcc."""
+    import pytest  # here, since what is no test uses this module, too
+    if shutil.which("gcc") is None:
+        pytest.skip("no gcc")
+    path = folder / ("libtm-%s-test.so" % source.split("_")[0])
+    subprocess.run(["gcc", "-O2", "-g", "-Wall", "-Werror", "-shared", "-fPIC",
+                    "-fvisibility=hidden", "-o", str(path), os.path.join(HERE, source), "-pthread"],
+                   check=True)
+    return path
 
 
 def run_tool(name, *args, **options):

@@ -130,14 +130,15 @@ __attribute__((noinline, cold)) bool tm_native_stack_look(struct tm_native_stack
     if (sp >= high || high - sp > MAIN_STACK_MAX_BYTES || is_bad(stack, sp))
         return false;
     /* What was looked at before is not looked at again: a recursion goes down step by step. */
-    uint64_t known = stack->high == high && sp < stack->low ? stack->low : high;
+    uint64_t known = stack->high == high ? stack->low : high;
+    if (sp >= known)
+        return true; /* where no control block can be asked, each call comes here */
     uint64_t gap = first_gap(sp, known);
     if (gap < known) {
         keep_bad(stack, sp, gap);
         return false;
     }
-    if (stack->high != high || sp < stack->low)
-        stack->low = sp & ~(uint64_t)(TM_MEM_PAGE_BYTES - 1);
+    stack->low = sp & ~(uint64_t)(TM_MEM_PAGE_BYTES - 1);
     stack->high = high;
     return true;
 }

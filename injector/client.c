@@ -221,7 +221,7 @@ tm_client *tm_client_connect(pid_t pid, const struct tm_state *state, GError **e
     return g_steal_pointer(&client);
 }
 
-tm_client *tm_client_connect_pid(pid_t pid, GError **error)
+tm_client *tm_client_connect_pid(pid_t pid, uint64_t *ret_state_addr, GError **error)
 {
     struct tm_payload payload;
 
@@ -244,6 +244,8 @@ tm_client *tm_client_connect_pid(pid_t pid, GError **error)
              "not traced: the rest of an earlier attach is in it, without an agent");
         return NULL;
     }
+    if (ret_state_addr)
+        *ret_state_addr = payload.state_addr;
     return tm_client_connect(pid, &payload.state, error);
 }
 

@@ -38,8 +38,10 @@ typedef struct tm_client tm_client;
 
 /* Connects to the agent that `state` (a copy of the process' struct tm_state) tells of. */
 tm_client *tm_client_connect(pid_t pid, const struct tm_state *state, GError **error);
-/* Finds the payload of pid first. */
-tm_client *tm_client_connect_pid(pid_t pid, GError **error);
+/* Finds the payload of pid first. Its struct tm_state is at *ret_state_addr then (NULL: not
+ * wanted).
+ */
+tm_client *tm_client_connect_pid(pid_t pid, uint64_t *ret_state_addr, GError **error);
 void tm_client_free(tm_client *client);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(tm_client, tm_client_free)
 

@@ -17,6 +17,9 @@
 #define DEFAULT_TEMPLATE "tracemalloc-$pid-$counter.tms"
 /* Enabling takes the GIL, which an extension may hold for long. */
 #define START_TIMEOUT_MS 60000
+/* An agent that does not answer any more is looked at anew for so long. */
+#define LEAVING_TIMEOUT_US 2000000
+#define LOOK_US 2000
 
 static void put_given(struct tm_msg_buf *msg, const char *key, const struct tm_given *given)
 {
@@ -164,11 +167,22 @@ static bool change(pid_t pid, const struct tm_state *state, const struct tm_atta
 
 bool tm_verb_attach(pid_t pid, const struct tm_attach_options *options, FILE *out, GError **error)
 {
+    gint64 deadline_us = g_get_monotonic_time() + LEAVING_TIMEOUT_US;
     struct tm_payload payload;
 
-    /* Where looking fails, the way in tells why. */
-    if (tm_inspect_find_payload(pid, NULL, &payload, NULL) && payload.state_valid &&
-        !payload.inherited && payload.state.agent_alive && payload.state.control_fd >= 0)
-        return change(pid, &payload.state, options, out, error);
+    /* Where looking fails, the way in tells why. An agent may be met that is just leaving, at the
+     * end of its lifetime for instance: then the process is attached to anew. */
+    while (tm_inspect_find_payload(pid, NULL, &payload, NULL) && payload.state_valid &&
+           !payload.inherited && payload.state.agent_alive && payload.state.control_fd >= 0) {
+        g_autoptr(GError) failure = NULL;
+        if (change(pid, &payload.state, options, out, &failure))
+            return true;
+        if (!g_error_matches(failure, TM_CONTROL_ERROR, TM_CONTROL_ERROR_GONE) ||
+            g_get_monotonic_time() >= deadline_us) {
+            g_propagate_error(error, g_steal_pointer(&failure));
+            return false;
+        }
+        g_usleep(LOOK_US);
+    }
     return attach_new(pid, options, out, error);
 }

@@ -67,7 +67,7 @@ bool tm_verb_snapshot(pid_t pid, const struct tm_attach_options *options, FILE *
     if (options->passive)
         return take_passively(pid, options, out, error);
     struct tm_directory directory = {.fd = -1};
-    g_autoptr(tm_client) client = tm_client_connect_pid(pid, error);
+    g_autoptr(tm_client) client = tm_client_connect_pid(pid, NULL, error);
 
     if (!client)
         return false;

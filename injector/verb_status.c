@@ -120,7 +120,7 @@ static void print_next(FILE *out, const tm_client *client)
 
 bool tm_verb_status(pid_t pid, const struct tm_attach_options *options, FILE *out, GError **error)
 {
-    g_autoptr(tm_client) client = tm_client_connect_pid(pid, error);
+    g_autoptr(tm_client) client = tm_client_connect_pid(pid, NULL, error);
 
     (void)options;
     if (!client)

@@ -33,8 +33,13 @@ __attribute__((visibility("default"))) void tm_payload_start(struct tm_boot *boo
 
 extern struct tm_state tm_state_export;
 
+#define PREDECESSOR_TIMEOUT_MS 10000
+#define PREDECESSOR_POLL_NS 1000000
+
 static struct tm_agent agent;
 static pthread_key_t exit_key;
+/* The process whose agent has these variables; a forked child's parent is not the child's. */
+static _Atomic pid_t serving_pid;
 
 static void fail(struct tm_boot *boot, enum tm_boot_error error, const char *message)
 {
@@ -69,6 +74,26 @@ static void on_thread_exit(void *arg)
     tm_agent_done(&agent);
     if (atomic_load(&boot->phase) == TM_BOOT_WAIT_GIL)
         fail(boot, TM_BOOT_E_PYTHON, "the Python interpreter is shutting down");
+    atomic_store(&serving_pid, 0);
+}
+
+/* An extension that the program has imported serves one attach after the other: the last agent may
+ * be about to end. */
+static bool wait_for_predecessor(void)
+{
+    uint64_t end_ns = tm_clock_after_ms(tm_clock_monotonic_ns(), PREDECESSOR_TIMEOUT_MS);
+    struct timespec pause_time = {.tv_nsec = PREDECESSOR_POLL_NS};
+    pid_t own = getpid(), found = 0;
+
+    while (!atomic_compare_exchange_strong(&serving_pid, &found, own)) {
+        if (found == own && tm_clock_monotonic_ns() >= end_ns)
+            return false;
+        if (found == own) {
+            nanosleep(&pause_time, NULL);
+            found = 0;
+        }
+    }
+    return true;
 }
 
 /* A program that is just starting: tm-attach may be faster than its interpreter. */
@@ -153,6 +178,7 @@ static void stay_mapped(void)
     if (dladdr((void *)(uintptr_t)tm_payload_start, &info) && info.dli_fname &&
         dlopen(info.dli_fname, RTLD_NOLOAD | RTLD_LAZY))
         return;
+    prctl(PR_SET_NAME, "tm-stays"); /* it is an agent no more */
     for (;;)
         pause();
 }
@@ -237,8 +263,14 @@ void tm_payload_start(struct tm_boot *boot)
     sigfillset(&all);
     sigprocmask(SIG_BLOCK, &all, NULL);
     prctl(PR_SET_NAME, "tm-agent");
-    if (!prepare(boot))
+    if (!wait_for_predecessor()) {
+        fail(boot, TM_BOOT_E_RESOURCE, "the agent of an earlier attach has not ended");
         return;
+    }
+    if (!prepare(boot)) {
+        atomic_store(&serving_pid, 0);
+        return;
+    }
     change_name();
     bool up = set_up_engine(boot);
     if (up)
@@ -248,9 +280,12 @@ void tm_payload_start(struct tm_boot *boot)
     if (!up) {
         /* The main thread may yet come to our pending call: nobody can take that back. */
         tm_gil_wait_for_call();
+        atomic_store(&serving_pid, 0);
         return;
     }
     atomic_store(&boot->phase, TM_BOOT_ENDED);
-    if (!agent.may_unload)
+    bool stays = !agent.may_unload;
+    atomic_store(&serving_pid, 0);
+    if (stays)
         stay_mapped();
 }

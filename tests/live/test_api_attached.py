@@ -2,6 +2,7 @@
 """The Python module in an attached process: it is there, and leaves without harm."""
 import os
 import subprocess
+import time
 
 import pytest
 
@@ -85,3 +86,17 @@ def test_a_module_of_the_programs_own(python, program, tmp_path, body, told):
     assert victim.hear() == "True True %s 0" % (body == "our_folder")
     victim.go_on()
     assert victim.process.wait(30) == 0
+
+
+@pytest.mark.parametrize("imported", ["pytracemalloc", "collections"])
+def test_attach_meets_an_agent_that_leaves(python, program, tmp_path, imported):
+    """Its options are set, or it is followed by another; in the program's own extension, too."""
+    victim = program(python, "imported.py", imported, PYTHONPATH=OUR_FOLDER).process
+    for i in range(12):
+        must(tm_attach("--delay", 0.01, "--memory-threshold", 0, "--max-snapshots", 1,
+                       "--output", "$counter.tms", victim.pid, cwd=tmp_path))
+        time.sleep(0.002 * i)
+        must(tm_attach("--delay", 0, "--memory-threshold", 0, "--max-snapshots", 0, victim.pid,
+                       cwd=tmp_path))
+        assert tm_attach("--detach", victim.pid, cwd=tmp_path).status in (0, 27, 58)
+    assert victim.communicate(timeout=30)[0] == "well\n" and victim.returncode == 0

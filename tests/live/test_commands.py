@@ -156,7 +156,7 @@ def test_detach_where_tracemalloc_keeps_our_hooks(python, start_victim, tmp_path
     if options and python.version < (3, 6):
         pytest.skip("the same as without")
     victim = start_victim(python, "tracemalloc_again.py")
-    for _ in range(3):
+    for _ in range(6):
         must(tm_attach("--delay", 0, "--memory-threshold", 0, *(options + [victim.pid]),
                        cwd=tmp_path))
         for _ in range(2):

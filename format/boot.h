@@ -65,7 +65,9 @@ struct tm_boot {
     int32_t error;               /* enum tm_boot_error */
     int32_t control_fd;          /* the target's number of the channel's client end */
     uint32_t gil_timeout_ms;     /* how long the payload may wait for the GIL; 0: its default */
-    uint32_t reserved0;
+    _Atomic uint32_t
+        loader_busy;     /* the library comes or goes: forks wait. The stub sets 1, and 0 after
+                            that; the payload sets 0 once it has looked at the modules */
     uint64_t block_addr; /* the whole mapping, code and data, that the stub unmaps */
     uint64_t block_bytes;
     uint64_t state_addr;     /* set by the payload: its struct tm_state (format/state.h) */

@@ -88,6 +88,7 @@ static void fill_data(const struct tm_inject_request *request, const struct tm_i
         .fn_dlclose = libc->dlclose_addr,
         .fn_dlerror = libc->dlerror_addr,
         .fn_errno_location = libc->errno_location_addr,
+        .forks = {.fn_register = libc->register_atfork_addr, .fn_finalize = libc->finalize_addr},
         .stack_bytes = THREAD_STACK_BYTES,
         .signal_mask = libc->thread_signal_mask,
         .memfd_flags = MFD_CLOEXEC_FLAG | MFD_EXEC_FLAG,

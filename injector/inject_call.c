@@ -159,6 +159,12 @@ static enum tm_call_result map_block(struct borrowed *self)
     return TM_CALL_DONE;
 }
 
+/* Where a place of the stub lies in the target. */
+static uint64_t block_code(const struct tm_call *call, const uint8_t *place)
+{
+    return call->block_addr + (uint64_t)(place - __start_tm_stub);
+}
+
 static enum tm_call_result fill_block(struct borrowed *self)
 {
     struct tm_call *call = self->call;
@@ -166,7 +172,10 @@ static enum tm_call_result fill_block(struct borrowed *self)
     data.boot.block_addr = call->block_addr;
     data.boot.block_bytes = TM_STUB_BLOCK_BYTES;
     data.frame_sp = tm_arch_frame_sp(&self->frame);
-    data.thread_entry = call->block_addr + (uint64_t)(tm_stub_thread_entry - __start_tm_stub);
+    data.thread_entry = block_code(call, tm_stub_thread_entry);
+    data.forks.prepare = block_code(call, (const uint8_t *)(uintptr_t)tm_stub_fork_prepare);
+    data.forks.parent = block_code(call, (const uint8_t *)(uintptr_t)tm_stub_fork_parent);
+    data.forks.child = block_code(call, (const uint8_t *)(uintptr_t)tm_stub_fork_child);
     if (tm_arch_syscall_number(&self->saved.regs) < 0)
         data.gil.fn_is_made = 0;
     data.landing_return = call->landing.return_addr;
@@ -196,8 +205,7 @@ static enum tm_call_result enter_block(struct borrowed *self)
 {
     struct tm_call *call = self->call;
     struct user_regs_struct regs;
-    tm_arch_regs_for_entry(&self->saved,
-                           call->block_addr + (uint64_t)(tm_stub_borrow_entry - __start_tm_stub),
+    tm_arch_regs_for_entry(&self->saved, block_code(call, tm_stub_borrow_entry),
                            call->block_addr + TM_STUB_BLOCK_BYTES, data_addr(self), &regs);
     if (tm_arch_set_regs(self->tracee->tid, &regs) != 0)
         return TM_CALL_GONE;
@@ -335,8 +343,7 @@ static enum tm_call_result go_home_from_park(struct borrowed *self)
         enum tm_call_result home = go_home_with_nothing(self);
         return home == TM_CALL_DONE ? TM_CALL_RESOURCE : home;
     }
-    tm_arch_regs_for_entry(&self->saved,
-                           call->block_addr + (uint64_t)(tm_stub_borrow_leave - __start_tm_stub),
+    tm_arch_regs_for_entry(&self->saved, block_code(call, tm_stub_borrow_leave),
                            tm_arch_frame_sp(&self->frame), data_addr(self), &regs);
     const uint32_t done = 1;
     if (tm_arch_set_regs(tracee->tid, &regs) != 0 ||
@@ -401,7 +408,7 @@ enum tm_call_result tm_call_create_thread(struct tm_call *call, struct tm_tracee
 
 static uint64_t land_addr(const struct tm_call *call)
 {
-    return call->block_addr + (uint64_t)(tm_stub_land - __start_tm_stub);
+    return block_code(call, tm_stub_land);
 }
 
 static bool write_slot(const struct tm_call *call, uint64_t value)

@@ -95,6 +95,9 @@ static bool find_functions(tm_modules *modules, struct tm_inject_libc *self, GEr
             return false;
         }
     }
+    if (!find_function(modules, self, "__register_atfork", &self->register_atfork_addr) ||
+        !find_function(modules, self, "__cxa_finalize", &self->finalize_addr))
+        self->register_atfork_addr = self->finalize_addr = 0;
     return true;
 }
 

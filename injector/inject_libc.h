@@ -24,6 +24,8 @@ struct tm_inject_libc {
     uint64_t dlerror_addr;
     uint64_t munmap_addr;
     uint64_t errno_location_addr;
+    uint64_t register_atfork_addr; /* 0: there is none, as on musl */
+    uint64_t finalize_addr;        /* __cxa_finalize; 0: the same */
     int dlopen_flags;
     uint64_t thread_signal_mask; /* every signal but those that libc sends to its threads */
 };

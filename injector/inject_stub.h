@@ -35,6 +35,19 @@ struct tm_stub_gil {
     uint64_t current_state_addr; /* _PyThreadState_Current */
 };
 
+/* What keeps forks and the loader apart (inject_stub_forks.h). */
+struct tm_stub_forks {
+    uint64_t fn_register; /* __register_atfork; 0: there is none, forks are let be */
+    uint64_t fn_finalize; /* __cxa_finalize */
+    uint64_t prepare;     /* the handlers, in the block */
+    uint64_t parent;
+    uint64_t child;
+    uint32_t registered;     /* written by the new thread */
+    _Atomic uint32_t begun;  /* forks between their first handler and their last */
+    _Atomic uint32_t inside; /* threads in a handler */
+    uint32_t reserved;
+};
+
 /* Written by tm-attach before anything runs, but for the fields that say otherwise. Addresses are
  * the target's. The assembly in inject_stub_x86_64.c knows the first group's offsets. */
 struct tm_stub_data {
@@ -61,6 +74,7 @@ struct tm_stub_data {
     uint64_t fn_dlerror;
     uint64_t fn_errno_location;
     struct tm_stub_gil gil;
+    struct tm_stub_forks forks;
     /* the new thread */
     uint64_t thread_entry;
     uint64_t stack_bytes;
@@ -98,6 +112,10 @@ extern const uint8_t __stop_tm_stub[];
 extern const uint8_t tm_stub_borrow_entry[];
 extern const uint8_t tm_stub_borrow_leave[];
 extern const uint8_t tm_stub_thread_entry[];
+/* The handlers of fork. */
+void tm_stub_fork_prepare(void);
+void tm_stub_fork_parent(void);
+void tm_stub_fork_child(void);
 /* Where a thread lands that was to return out of an allocator. Returns as that would have, with the
  * allocator's result. A forked child that lands here only returns. */
 extern const uint8_t tm_stub_land[];

@@ -130,6 +130,8 @@ STUB_INLINE void sleep_ns(struct tm_stub_data *data, long ns)
     raw_syscall(SYS_futex, (long)&data->sleep_word, FUTEX_WAIT_PRIVATE, 0, (long)&timeout);
 }
 
+#include "injector/inject_stub_forks.h"
+
 STUB_INLINE void set_phase(struct tm_stub_data *data, uint32_t phase)
 {
     atomic_store_explicit(&data->boot.phase, phase, memory_order_release);
@@ -278,9 +280,11 @@ STUB_INLINE void load_and_run(struct tm_stub_data *data, int fd)
 
     set_phase(data, TM_BOOT_DLOPEN);
     append_number(data->fd_path, (unsigned)fd);
+    hold_forks(data);
     void *library = open_library(data->fd_path, data->dlopen_flags);
     raw_syscall(SYS_close, fd, 0, 0, 0);
     if (library == NULL) {
+        let_fork(data);
         fail(data, TM_BOOT_E_DLOPEN, last_error());
         return;
     }
@@ -291,7 +295,9 @@ STUB_INLINE void load_and_run(struct tm_stub_data *data, int fd)
         set_phase(data, TM_BOOT_STARTED);
         start(&data->boot);
     }
+    hold_forks(data);
     close_library(library);
+    let_fork(data);
 }
 
 /* Nobody may be left in the block when it goes. The borrowed thread sets its flag one instruction
@@ -317,11 +323,13 @@ STUB void tm_stub_thread(struct tm_stub_data *data)
     uint32_t expected = TM_CLAIM_FREE;
     if (atomic_compare_exchange_strong(&data->boot.claim, &expected, TM_CLAIM_THREAD)) {
         set_phase(data, TM_BOOT_THREAD);
+        register_fork_handlers(data);
         int fd = receive_payload(data);
         if (fd >= 0)
             load_and_run(data, fd);
         if (atomic_load_explicit(&data->boot.phase, memory_order_acquire) != TM_BOOT_FAILED)
             set_phase(data, TM_BOOT_ENDED);
+        take_back_fork_handlers(data);
     }
     wait_for_leavers(data);
 }

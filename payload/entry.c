@@ -248,6 +248,7 @@ static bool hand_over(struct tm_boot *boot)
     if (start == NULL || start == tm_payload_start)
         return false;
     tm_state_export.magic = 0; /* who looks for the state goes on to the other copy's */
+    atomic_store(&boot->loader_busy, 0);
     start(boot);
     return true;
 }
@@ -258,6 +259,7 @@ void tm_payload_start(struct tm_boot *boot)
 
     if (boot->magic != TM_BOOT_MAGIC || hand_over(boot))
         return;
+    atomic_store(&boot->loader_busy, 0);
     atomic_store(&boot->phase, TM_BOOT_STARTED);
     /* sigprocmask acts on the calling thread, and has one old name in every libc. */
     sigfillset(&all);

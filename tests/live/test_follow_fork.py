@@ -100,16 +100,20 @@ def test_native_frames_in_a_child_that_is_attached_to(python, start_victim, tmp_
     victim.expect("ended")
 
 
+def an_empty_library(folder):
+    if shutil.which("gcc") is None:
+        pytest.skip("no gcc")
+    library = folder / "libother.so"
+    subprocess.run(["gcc", "-shared", "-fPIC", "-x", "c", "/dev/null", "-o", str(library)],
+                   check=True)
+    return library
+
+
 @pytest.mark.pythons(low=(3, 6), high=(3, 13))
 def test_a_child_of_a_fork_can_load_libraries(python, start_victim, tmp_path):
     """While the agent reads the unwind tables in the parent: a lock of the loader's that it held at
     the fork would be held in the child for ever."""
-    if shutil.which("gcc") is None:
-        pytest.skip("no gcc")
-    library = tmp_path / "libother.so"
-    subprocess.run(["gcc", "-shared", "-fPIC", "-x", "c", "/dev/null", "-o", str(library)],
-                   check=True)
-    victim = start_victim(python, "fork_loads.py", library)
+    victim = start_victim(python, "fork_loads.py", an_empty_library(tmp_path))
     off = "--delay", 0, "--memory-threshold", 0
     for _ in range(int(os.environ.get("TM_FORK_ROUNDS", "3"))):
         must(tm_attach(*off, victim.pid, cwd=tmp_path))
@@ -119,3 +123,16 @@ def test_a_child_of_a_fork_can_load_libraries(python, start_victim, tmp_path):
         count, stuck = map(int, victim.expect("children"))
         assert count > 0 and stuck == 0, (count, stuck)
         must(tm_attach("--detach", victim.pid))
+
+
+@pytest.mark.pythons(low=(3, 6), high=(3, 13))
+def test_the_library_comes_and_goes_between_forks(python, start_victim, tmp_path):
+    """No child is forked while the parent's loader is half-way: it could load nothing."""
+    victim = start_victim(python, "fork_loads.py", an_empty_library(tmp_path))
+    victim.command("go")
+    for _ in range(int(os.environ.get("TM_FORK_ROUNDS", "10"))):
+        must(tm_attach("--delay", 0, "--memory-threshold", 0, victim.pid, cwd=tmp_path))
+        must(tm_attach("--detach", victim.pid))
+    victim.command("stop")
+    count, stuck = map(int, victim.expect("children"))
+    assert count > 0 and stuck == 0, (count, stuck)

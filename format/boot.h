@@ -72,7 +72,10 @@ struct tm_boot {
     uint64_t block_bytes;
     uint64_t state_addr;     /* set by the payload: its struct tm_state (format/state.h) */
     struct tm_layout layout; /* from the target's DWARF; source NONE where there was none */
-    char message[512];       /* NUL-terminated, one line */
+    char message[504];       /* NUL-terminated, one line */
+    /* Of the stub, void (*)(struct tm_boot *): sets loader_busy, and waits for forks that have
+     * begun, so that none happens until loader_busy is 0 again, unless that takes long. 0: none. */
+    uint64_t hold_forks_addr;
 };
 
-_Static_assert(sizeof(struct tm_boot) == 40 + 3 * 8 + 128 + 512, "struct tm_boot is an ABI");
+_Static_assert(sizeof(struct tm_boot) == 40 + 3 * 8 + 128 + 504 + 8, "struct tm_boot is an ABI");

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "injector/errors.h"
+#include "injector/leaving.h"
 #include "inspect/payload.h"
 #include "inspect/process.h"
 
@@ -221,8 +222,31 @@ tm_client *tm_client_connect(pid_t pid, const struct tm_state *state, GError **e
     return g_steal_pointer(&client);
 }
 
+static bool has_ended(pid_t pid)
+{
+    struct tm_process process;
+
+    return !tm_process_read(pid, &process, NULL) || process.state == 'Z' || process.state == 'X';
+}
+
+static bool find_agent(pid_t pid, struct tm_payload *ret, GError **error)
+{
+    if (!tm_inspect_find_payload(pid, NULL, ret, error)) {
+        g_prefix_error(error, "%d: ", (int)pid);
+        return false;
+    }
+    if (!ret->mapped || ret->inherited)
+        return fail(error, TM_CONTROL_ERROR_NOT_ATTACHED, pid,
+                    "not traced: attach first with tm-attach PID");
+    if (!ret->state_valid || !ret->state.agent_alive || ret->state.control_fd < 0)
+        return fail(error, TM_CONTROL_ERROR_NOT_ATTACHED, pid,
+                    "not traced: the rest of an earlier attach is in it, without an agent");
+    return true;
+}
+
 tm_client *tm_client_connect_pid(pid_t pid, uint64_t *ret_state_addr, GError **error)
 {
+    gint64 deadline_us = g_get_monotonic_time() + TM_LEAVING_PATIENCE_US;
     struct tm_payload payload;
 
     if (kill(pid, 0) && errno == ESRCH) {
@@ -230,23 +254,23 @@ tm_client *tm_client_connect_pid(pid_t pid, uint64_t *ret_state_addr, GError **e
                     (int)pid);
         return NULL;
     }
-    if (!tm_inspect_find_payload(pid, NULL, &payload, error)) {
-        g_prefix_error(error, "%d: ", (int)pid);
-        return NULL;
+    for (;;) {
+        g_autoptr(GError) failure = NULL;
+        if (!find_agent(pid, &payload, error))
+            return NULL;
+        tm_client *client = tm_client_connect(pid, &payload.state, &failure);
+        if (client && ret_state_addr)
+            *ret_state_addr = payload.state_addr;
+        if (client)
+            return client;
+        /* One that is just leaving will not be found the next time. */
+        if (!g_error_matches(failure, TM_CONTROL_ERROR, TM_CONTROL_ERROR_GONE) ||
+            g_get_monotonic_time() >= deadline_us || has_ended(pid)) {
+            g_propagate_error(error, g_steal_pointer(&failure));
+            return NULL;
+        }
+        g_usleep(TM_LEAVING_LOOK_US);
     }
-    if (!payload.mapped || payload.inherited) {
-        fail(error, TM_CONTROL_ERROR_NOT_ATTACHED, pid,
-             "not traced: attach first with tm-attach PID");
-        return NULL;
-    }
-    if (!payload.state_valid || !payload.state.agent_alive || payload.state.control_fd < 0) {
-        fail(error, TM_CONTROL_ERROR_NOT_ATTACHED, pid,
-             "not traced: the rest of an earlier attach is in it, without an agent");
-        return NULL;
-    }
-    if (ret_state_addr)
-        *ret_state_addr = payload.state_addr;
-    return tm_client_connect(pid, &payload.state, error);
 }
 
 void tm_client_set_waiting(tm_client *client, void (*waiting)(void *arg), void *arg)

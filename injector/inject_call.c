@@ -173,6 +173,7 @@ static enum tm_call_result fill_block(struct borrowed *self)
     data.boot.block_bytes = TM_STUB_BLOCK_BYTES;
     data.frame_sp = tm_arch_frame_sp(&self->frame);
     data.thread_entry = block_code(call, tm_stub_thread_entry);
+    data.boot.hold_forks_addr = block_code(call, (const uint8_t *)(uintptr_t)tm_stub_hold_forks);
     data.forks.prepare = block_code(call, (const uint8_t *)(uintptr_t)tm_stub_fork_prepare);
     data.forks.parent = block_code(call, (const uint8_t *)(uintptr_t)tm_stub_fork_parent);
     data.forks.child = block_code(call, (const uint8_t *)(uintptr_t)tm_stub_fork_child);

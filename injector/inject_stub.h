@@ -116,6 +116,8 @@ extern const uint8_t tm_stub_thread_entry[];
 void tm_stub_fork_prepare(void);
 void tm_stub_fork_parent(void);
 void tm_stub_fork_child(void);
+/* For the payload, see struct tm_boot. */
+void tm_stub_hold_forks(struct tm_boot *boot);
 /* Where a thread lands that was to return out of an allocator. Returns as that would have, with the
  * allocator's result. A forked child that lands here only returns. */
 extern const uint8_t tm_stub_land[];

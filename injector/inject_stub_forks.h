@@ -76,6 +76,11 @@ STUB_INLINE void hold_forks(struct tm_stub_data *data)
         sleep_ns(data, FORK_STEP_US * 1000);
 }
 
+STUB void tm_stub_hold_forks(struct tm_boot *boot)
+{
+    hold_forks((struct tm_stub_data *)(void *)boot); /* its first member */
+}
+
 STUB_INLINE void let_fork(struct tm_stub_data *data)
 {
     atomic_store(&data->boot.loader_busy, 0);

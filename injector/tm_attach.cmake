@@ -5,6 +5,7 @@ add_library(tm-attach-cli STATIC
     directory.c
     family.c
     hold.c
+    leaving.c
     options.c
     payload_file.c
     verb_attach.c

@@ -9,6 +9,7 @@
 #include "injector/directory.h"
 #include "injector/hold.h"
 #include "injector/inject.h"
+#include "injector/leaving.h"
 #include "injector/payload_file.h"
 #include "inspect/memory.h"
 #include "inspect/payload.h"
@@ -17,9 +18,6 @@
 #define DEFAULT_TEMPLATE "tracemalloc-$pid-$counter.tms"
 /* Enabling takes the GIL, which an extension may hold for long. */
 #define START_TIMEOUT_MS 60000
-/* An agent that does not answer any more is looked at anew for so long. */
-#define LEAVING_TIMEOUT_US 2000000
-#define LOOK_US 2000
 
 static void put_given(struct tm_msg_buf *msg, const char *key, const struct tm_given *given)
 {
@@ -81,10 +79,11 @@ static char *next_path(const tm_client *client, const struct tm_directory *direc
 }
 
 /* Takes the payload out again after a START that failed; its own error is the one to tell. */
-static void undo(tm_client *client)
+static void undo(tm_client *client, pid_t pid, uint64_t state_addr)
 {
     tm_client_request(client, TM_MSG_DETACH);
-    tm_client_call(client, -1, START_TIMEOUT_MS, NULL);
+    if (tm_client_call(client, -1, START_TIMEOUT_MS, NULL))
+        tm_leaving_wait(pid, state_addr, tm_client_get_u64(client, "unloads") != 0);
 }
 
 static tm_client *inject(pid_t pid, const struct tm_attach_options *options,
@@ -123,7 +122,7 @@ static bool attach_new(pid_t pid, const struct tm_attach_options *options, FILE 
     if (options->hold)
         tm_client_set_waiting(client, tm_hold_rest, options->hold);
     if (!send_options(client, TM_MSG_START, pid, options, template, &directory, error)) {
-        undo(client);
+        undo(client, pid, result.state_addr);
         tm_directory_done(&directory);
         return false;
     }
@@ -167,7 +166,7 @@ static bool change(pid_t pid, const struct tm_state *state, const struct tm_atta
 
 bool tm_verb_attach(pid_t pid, const struct tm_attach_options *options, FILE *out, GError **error)
 {
-    gint64 deadline_us = g_get_monotonic_time() + LEAVING_TIMEOUT_US;
+    gint64 deadline_us = g_get_monotonic_time() + TM_LEAVING_PATIENCE_US;
     struct tm_payload payload;
 
     /* Where looking fails, the way in tells why. An agent may be met that is just leaving, at the
@@ -182,7 +181,7 @@ bool tm_verb_attach(pid_t pid, const struct tm_attach_options *options, FILE *ou
             g_propagate_error(error, g_steal_pointer(&failure));
             return false;
         }
-        g_usleep(LOOK_US);
+        g_usleep(TM_LEAVING_LOOK_US);
     }
     return attach_new(pid, options, out, error);
 }

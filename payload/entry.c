@@ -113,10 +113,32 @@ static bool wait_initialized(const struct tm_boot *boot)
     return true;
 }
 
+static void hold_forks(void *arg)
+{
+    struct tm_boot *boot = arg;
+    void (*hold)(struct tm_boot *);
+
+    memcpy(&hold, &boot->hold_forks_addr, sizeof(hold));
+    if (hold != NULL)
+        hold(boot);
+}
+
+static void let_fork(void *arg)
+{
+    struct tm_boot *boot = arg;
+
+    atomic_store(&boot->loader_busy, 0);
+}
+
 /* Under the GIL, which it waits for with a bound. False: failed and reported. */
 static bool set_up_engine(struct tm_boot *boot)
 {
     char message[sizeof(boot->message)] = "";
+    struct tm_gil_start start = {.timeout_ms = timeout_ms(boot),
+                                 .give_up = give_up,
+                                 .hold_forks = hold_forks,
+                                 .let_fork = let_fork,
+                                 .arg = boot};
     int gil, status;
 
     if (!wait_initialized(boot)) {
@@ -133,18 +155,23 @@ static bool set_up_engine(struct tm_boot *boot)
         fail(boot, TM_BOOT_E_GIL, message);
         return false;
     }
-    status = tm_gil_take_bounded(timeout_ms(boot), give_up, boot, &gil);
+    status = tm_gil_take_bounded(&start, &gil);
     if (status == -EAGAIN)
         fail(boot, TM_BOOT_E_RESOURCE, "the process cannot have one more thread");
+    else if (status == -ENOMEM)
+        fail(boot, TM_BOOT_E_RESOURCE, "no memory for a thread state");
     else if (status == -ENODEV)
         fail(boot, TM_BOOT_E_PYTHON, "the Python interpreter is shutting down");
     if (status < 0)
         return false; /* -ETIMEDOUT: give_up has told */
     status = tm_tracer_setup(&boot->layout, message, sizeof(message));
-    tm_gil_drop(gil);
-    if (status < 0)
+    if (status < 0) {
+        tm_gil_drop_last(gil);
         fail(boot, -status, message);
-    return status >= 0;
+        return false;
+    }
+    tm_gil_drop(gil);
+    return true;
 }
 
 static bool prepare(struct tm_boot *boot)
@@ -216,6 +243,7 @@ static void serve(struct tm_boot *boot)
     boot->control_fd = tm_state_export.control_fd;
     atomic_store(&boot->phase, TM_BOOT_RUNNING);
     tm_agent_run(&agent);
+    tm_gil_drop_state();
     tm_state_export.agent_alive = 0;
     tm_state_export.control_fd = -1;
 }
@@ -248,7 +276,7 @@ static bool hand_over(struct tm_boot *boot)
     if (start == NULL || start == tm_payload_start)
         return false;
     tm_state_export.magic = 0; /* who looks for the state goes on to the other copy's */
-    atomic_store(&boot->loader_busy, 0);
+    let_fork(boot);
     start(boot);
     return true;
 }
@@ -259,7 +287,7 @@ void tm_payload_start(struct tm_boot *boot)
 
     if (boot->magic != TM_BOOT_MAGIC || hand_over(boot))
         return;
-    atomic_store(&boot->loader_busy, 0);
+    let_fork(boot);
     atomic_store(&boot->phase, TM_BOOT_STARTED);
     /* sigprocmask acts on the calling thread, and has one old name in every libc. */
     sigfillset(&all);

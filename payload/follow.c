@@ -79,7 +79,7 @@ static void *child_main(void *unused)
         return NULL;
     take_over(agent);
     agent->stays_mapped = true;
-    if (enable(agent)) {
+    if (tm_gil_make_state() == 0 && enable(agent)) {
         agent->task.delay_ms = agent->options.delay_ms;
         agent->task.threshold_bytes = agent->options.threshold_bytes;
         agent->task.repeat_left = agent->options.repeat ? agent->options.repeat : UINT64_MAX;
@@ -91,6 +91,7 @@ static void *child_main(void *unused)
         tm_state_export.agent_alive = 0;
         tm_state_export.control_fd = -1;
     }
+    tm_gil_drop_state();
     tm_agent_done(agent);
     return NULL;
 }

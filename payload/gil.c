@@ -11,6 +11,7 @@
 #include "payload/clock.h"
 #include "payload/pyapi.h"
 
+enum { GIL_WAS_HELD = 0, GIL_WAS_FREE = 1 }; /* PyGILState_STATE, Include/pystate.h */
 enum { WAITING = 0, TAKEN = 1, GIVEN_UP = 2 };
 
 struct watch {
@@ -23,6 +24,8 @@ struct watch {
 /* Not on the stack: the waiting thread may be ended inside PyGILState_Ensure while the other one
  * still looks. There is one agent, and it starts once. */
 static struct watch watch;
+
+static tm_py_tstate *own_state; /* of tm_gil_make_state */
 
 /* ---- making it ---- */
 
@@ -84,9 +87,16 @@ void tm_gil_wait_for_call(void)
     nanosleep(&pause_time, NULL);
 }
 
+/* ---- taking it ---- */
+
+static bool is_up(void)
+{
+    return tm_py.Py_IsInitialized() && !(tm_py.Py_IsFinalizing && tm_py.Py_IsFinalizing());
+}
+
 int tm_gil_take(int *ret_state)
 {
-    if (!tm_py.Py_IsInitialized() || (tm_py.Py_IsFinalizing && tm_py.Py_IsFinalizing()))
+    if (!is_up())
         return -ENODEV;
     *ret_state = tm_py.PyGILState_Ensure();
     return 0;
@@ -95,6 +105,41 @@ int tm_gil_take(int *ret_state)
 void tm_gil_drop(int state)
 {
     tm_py.PyGILState_Release(state);
+}
+
+/* PyGILState_Ensure finds it, because PyThreadState_New notes it for the thread and counts one use
+ * (Python/pystate.c, 2.7 to 3.13): so no Release of a pair ends it. */
+int tm_gil_make_state(void)
+{
+    own_state = NULL;
+    if (!is_up())
+        return -ENODEV;
+    if (tm_py.PyThreadState_New == NULL || tm_py.PyGILState_GetThisThreadState() != NULL)
+        return 0;
+    own_state = tm_py.PyThreadState_New(tm_py_main_interpreter());
+    return own_state != NULL ? 0 : -ENOMEM;
+}
+
+/* An interpreter that went down has freed it, also where another one has come up since. */
+void tm_gil_drop_last(int gil)
+{
+    bool there = own_state != NULL && tm_py.PyGILState_GetThisThreadState() == own_state;
+
+    own_state = NULL;
+    if (there) {
+        tm_py.PyGILState_Release(GIL_WAS_HELD); /* tm_gil_take's use of it */
+        tm_py.PyGILState_Release(GIL_WAS_FREE); /* PyThreadState_New's, the last */
+    } else {
+        tm_py.PyGILState_Release(gil);
+    }
+}
+
+void tm_gil_drop_state(void)
+{
+    int gil;
+
+    if (own_state != NULL && tm_gil_take(&gil) == 0)
+        tm_gil_drop_last(gil);
 }
 
 static bool decide(uint32_t outcome)
@@ -124,24 +169,36 @@ static void *watch_main(void *unused)
     return NULL;
 }
 
-int tm_gil_take_bounded(uint64_t timeout_ms, void (*give_up)(void *arg), void *arg, int *ret_state)
+static int make_state_between_forks(const struct tm_gil_start *start)
+{
+    if (start->hold_forks)
+        start->hold_forks(start->arg);
+    int status = tm_gil_make_state();
+    if (start->let_fork)
+        start->let_fork(start->arg);
+    return status;
+}
+
+int tm_gil_take_bounded(const struct tm_gil_start *start, int *ret_state)
 {
     pthread_t watcher;
 
-    watch.deadline_ns = tm_clock_after_ms(tm_clock_monotonic_ns(), timeout_ms);
-    watch.give_up = give_up;
-    watch.arg = arg;
+    watch.deadline_ns = tm_clock_after_ms(tm_clock_monotonic_ns(), start->timeout_ms);
+    watch.give_up = start->give_up;
+    watch.arg = start->arg;
     atomic_store(&watch.outcome, WAITING);
     if (pthread_create(&watcher, NULL, watch_main, NULL))
         return -EAGAIN;
-    int status = tm_gil_take(ret_state);
+    int status = make_state_between_forks(start);
+    if (status == 0)
+        status = tm_gil_take(ret_state);
     bool in_time = decide(TAKEN);
     syscall(SYS_futex, &watch.outcome, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
     /* It waits for nothing any more; our code must not be unmapped under it. Joining with the GIL
      * held is short. */
     pthread_join(watcher, NULL);
     if (status == 0 && !in_time) {
-        tm_gil_drop(*ret_state);
+        tm_gil_drop_last(*ret_state);
         status = -ETIMEDOUT;
     }
     return status;

@@ -29,9 +29,32 @@ int tm_gil_take(int *ret_state);
 void tm_gil_drop(int state);
 
 /*
- * The same with a bound. The wait itself cannot be cut short, so a second
- * thread watches the clock: when the bound has passed, it calls give_up(arg),
- * once, from that thread, and the caller goes on waiting; when the GIL comes at
- * last it is handed back and -ETIMEDOUT returned. -EAGAIN: no thread could be made.
+ * A thread state of the calling thread's own, which tm_gil_take uses from then on instead of making
+ * one each time. No GIL. Two faults of CPython's meet every thread that makes one: a process that
+ * is forked at that moment leaves the lock of the list of threads to its child, which then waits
+ * for ever (up to 3.8: PyOS_AfterFork_Child looks at the list before it makes the lock anew), and
+ * tracemalloc frees under the thread what its raw hook still uses, if it is stopped while that hook
+ * waits for the GIL. -ENODEV as tm_gil_take, -ENOMEM.
  */
-int tm_gil_take_bounded(uint64_t timeout_ms, void (*give_up)(void *arg), void *arg, int *ret_state);
+int tm_gil_make_state(void);
+/* As tm_gil_drop, and the state is gone. */
+void tm_gil_drop_last(int gil);
+/* The same where the GIL is not taken. Nothing is done where there is no such state any more. */
+void tm_gil_drop_state(void);
+
+struct tm_gil_start {
+    uint64_t timeout_ms;
+    void (*give_up)(void *arg);
+    /* Between them no process is to be forked, as far as that can be had. NULL: nothing is done. */
+    void (*hold_forks)(void *arg);
+    void (*let_fork)(void *arg);
+    void *arg;
+};
+
+/*
+ * tm_gil_make_state, then tm_gil_take with a bound. The wait itself cannot be cut short, so a
+ * second thread watches the clock: when the bound has passed, it calls give_up(arg), once, from
+ * that thread, and the caller goes on waiting; when the GIL comes at last it is handed back and
+ * -ETIMEDOUT returned. -EAGAIN: no thread could be made. The state is there on success only.
+ */
+int tm_gil_take_bounded(const struct tm_gil_start *start, int *ret_state);

@@ -179,6 +179,7 @@ bool tm_pyapi_load(char *message, size_t message_bytes)
         {&api->PyGILState_Ensure, "PyGILState_Ensure", NULL, true},
         {&api->PyGILState_Release, "PyGILState_Release", NULL, true},
         {&api->PyGILState_GetThisThreadState, "PyGILState_GetThisThreadState", NULL, true},
+        {&api->PyThreadState_New, "PyThreadState_New", NULL, true},
         {&api->UncheckedGet, "_PyThreadState_UncheckedGet", "PyThreadState_GetUnchecked", false},
         {&api->current_tstate, "_PyThreadState_Current", NULL, false},
         {&api->PyEval_ThreadsInitialized, "PyEval_ThreadsInitialized", NULL, false},
@@ -220,4 +221,15 @@ bool tm_pyapi_load(char *message, size_t message_bytes)
     tm_tstate_look();
     loaded = true;
     return true;
+}
+
+/* The oldest interpreter: the list is from young to old. */
+void *tm_py_main_interpreter(void)
+{
+    if (tm_py.PyInterpreterState_Main != NULL)
+        return tm_py.PyInterpreterState_Main();
+    void *interp = tm_py.PyInterpreterState_Head(), *next;
+    while ((next = tm_py.PyInterpreterState_Next(interp)) != NULL)
+        interp = next;
+    return interp;
 }

@@ -38,6 +38,7 @@ struct tm_pyapi {
     int (*PyGILState_Ensure)(void);
     void (*PyGILState_Release)(int state);
     tm_py_tstate *(*PyGILState_GetThisThreadState)(void);
+    tm_py_tstate *(*PyThreadState_New)(void *interp);
     tm_py_tstate *(*UncheckedGet)(void); /* _PyThreadState_UncheckedGet, its successor, or ours */
     const uint64_t *current_tstate; /* &_PyThreadState_Current, exported up to 3.6; else NULL */
     int (*PyEval_ThreadsInitialized)(void); /* up to 3.12 */
@@ -75,6 +76,9 @@ extern struct tm_pyapi tm_py;
 /* Looks the functions up in whatever module of this process exports them. False with a one-line
  * message where a needed one is missing. No GIL needed. Idempotent. */
 bool tm_pyapi_load(char *message, size_t message_bytes);
+
+/* The main interpreter, whose GIL PyGILState_Ensure takes. Once Python is initialized; no GIL. */
+void *tm_py_main_interpreter(void);
 
 /* Address of any symbol of the interpreter's, NULL where it has none. After tm_pyapi_load. */
 void *tm_pyapi_find(const char *name);

@@ -116,22 +116,11 @@ static PyObj *py_set_limit(PyObj *self, PyObj *limit)
 
 #define NOT_MAIN "pytracemalloc works in the main interpreter only"
 
-/* The oldest interpreter: the list is from young to old. */
-static void *main_interpreter(void)
-{
-    if (tm_py.PyInterpreterState_Main != NULL)
-        return tm_py.PyInterpreterState_Main();
-    void *interp = tm_py.PyInterpreterState_Head(), *next;
-    while ((next = tm_py.PyInterpreterState_Next(interp)) != NULL)
-        interp = next;
-    return interp;
-}
-
 static bool is_main_interpreter(void)
 {
     uint64_t tstate = (uint64_t)tm_py.UncheckedGet();
     return tstate != 0 && tm_frames_load(tstate + (uint32_t)tm_layout.tstate_interp) ==
-                              (uint64_t)main_interpreter();
+                              (uint64_t)tm_py_main_interpreter();
 }
 
 #define NO_GIL "pytracemalloc needs the GIL, which PYTHON_GIL=0 or -X gil=0 keeps off"

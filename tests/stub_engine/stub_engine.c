@@ -86,6 +86,11 @@ bool tm_pyapi_load(char *message, size_t message_bytes)
     return true;
 }
 
+void *tm_py_main_interpreter(void)
+{
+    return NULL;
+}
+
 int tm_tracer_setup(const struct tm_layout *dwarf, char *message, size_t message_bytes)
 {
     tm_stub_fence();

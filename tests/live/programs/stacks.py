@@ -36,7 +36,8 @@ def line_of(frame):
     it is no longer once that has been taken off (Objects/frameobject.c, PyFrame_GetLineNumber)."""
     if frame.f_trace is None or sys.version_info >= (3, 10):
         return frame.f_lineno or None  # 0: a module's first instruction is on no line (3.11 on)
-    return [line for at, line in dis.findlinestarts(frame.f_code) if at <= frame.f_lasti][-1]
+    begun = [line for at, line in dis.findlinestarts(frame.f_code) if at <= frame.f_lasti]
+    return begun[-1] if begun else frame.f_code.co_firstlineno  # closed before its first instruction
 
 
 def mark():

@@ -34,19 +34,20 @@ static guint32 find_id(const guint64 *ids, guint n, guint64 id)
 static guint64 id_of_node(const TmSnapshot *snapshot, enum tm_group_by by, guint32 node)
 {
     const struct tm_model *model = snapshot->image.model;
-    guint32 site = node ? snapshot->file.nodes[node].site : TMS_NO_ID;
+    guint32 site;
 
     if (by == TM_BY_TRACEBACK)
         return snapshot->image.node_map[node];
     if (by == TM_BY_LINE || by == TM_BY_FILE)
         site = tm_image_python_site(&snapshot->image, node);
     else
-        site = site < snapshot->file.n_sites ? snapshot->image.site_map[site] : TM_MODEL_NO_SITE;
+        site = tm_image_calling_site(&snapshot->image, node);
     if (by == TM_BY_LINE)
         return model->line_of_site[site];
     if (by == TM_BY_FUNCTION)
         return model->function_of_site[site];
-    return tm_model_site(model, site)->file;
+    return by == TM_BY_MODULE ? tm_model_site(model, site)->module
+                              : tm_model_site(model, site)->file;
 }
 
 static bool count_rows(void *state, const struct tm_batch *batch)

@@ -160,7 +160,8 @@ static bool gather(const struct tm_tally *dense, uint32_t n, struct tm_groups *r
     return true;
 }
 
-/* Lines and files are Python's: what native code takes is its caller's there. False: the frame does
+/* Lines and files are Python's: what native code takes is its caller's there. What Python's own
+ * allocators take is always their caller's, unless every frame counts. False: the frame does
  * not count. */
 static bool node_site(const struct tm_image *image, const struct tm_groups *groups, uint32_t node,
                       uint32_t *ret)
@@ -171,6 +172,10 @@ static bool node_site(const struct tm_image *image, const struct tm_groups *grou
     if (python && tm_image_node_is_native(image, node)) {
         *ret = tm_image_python_site(image, node);
         return !groups->cumulative;
+    }
+    if (!python && !groups->cumulative && tm_image_node_is_native(image, node)) {
+        *ret = tm_image_calling_site(image, node);
+        return true;
     }
     *ret = node && file->nodes[node].site < file->n_sites ? image->site_map[file->nodes[node].site]
                                                           : TM_MODEL_NO_SITE;
@@ -407,14 +412,23 @@ static bool refuse_stats(struct tms_error *error)
     return false;
 }
 
+/* Whether a traceback has more than the frame that took the memory. Native frames are not counted
+ * by the limit, and are no lines or files. */
+static bool has_callers(const struct tm_image *image, enum tm_group_by by)
+{
+    bool counts_native = by == TM_BY_FUNCTION || by == TM_BY_MODULE;
+
+    return tm_image_traceback_limit(image) >= 2 || (counts_native && image->file->n_modules != 0);
+}
+
 bool tm_groups_make(struct tm_image *image, enum tm_group_by by, unsigned flags,
                     struct tm_groups *ret, struct tms_error *error)
 {
     struct tm_groups groups = {.by = by, .timestamp_ns = image->file->timestamp_ns};
     bool ok;
 
-    groups.cumulative = (flags & TM_GROUP_CUMULATIVE) && tm_group_by_has_frames(by) &&
-                        tm_image_traceback_limit(image) >= 2;
+    groups.cumulative =
+        (flags & TM_GROUP_CUMULATIVE) && tm_group_by_has_frames(by) && has_callers(image, by);
     if (!tm_image_has_traces(image)) {
         if (groups.cumulative || tm_group_by_needs_traces(by))
             return refuse_stats(error);

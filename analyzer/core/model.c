@@ -31,12 +31,33 @@ void tm_model_done(struct tm_model *model)
     tm_intern_done(&model->functions);
     free(model->line_of_site);
     free(model->function_of_site);
+    free(model->is_allocator);
     memset(model, 0, sizeof *model);
+}
+
+/* Objects/obmalloc.c, 2.7 to 3.13. */
+static bool is_allocator_name(struct tms_str name)
+{
+    static const char *const families[] = {"PyObject_", "PyMem_Raw", "PyMem_"};
+    static const char *const functions[] = {"Malloc", "Calloc", "Realloc"};
+
+    for (int i = 0; i < 3; i++) {
+        size_t n = strlen(families[i]);
+        if (name.n_bytes <= n || memcmp(name.bytes, families[i], n) != 0)
+            continue;
+        for (int k = 0; k < 3; k++) {
+            if (name.n_bytes - n == strlen(functions[k]) &&
+                memcmp(name.bytes + n, functions[k], name.n_bytes - n) == 0)
+                return true;
+        }
+    }
+    return false;
 }
 
 bool tm_model_key_sites(struct tm_model *model)
 {
     uint32_t n = model->sites.count;
+    uint8_t *marks;
     uint32_t *ids;
 
     if (model->n_keyed == n)
@@ -49,12 +70,18 @@ bool tm_model_key_sites(struct tm_model *model)
     if (ids == NULL)
         return false;
     model->function_of_site = ids;
+    marks = realloc(model->is_allocator, n);
+    if (marks == NULL)
+        return false;
+    model->is_allocator = marks;
     for (uint32_t i = model->n_keyed; i < n; i++) {
         const struct tm_model_site *site = tm_model_site(model, i);
         uint64_t line = (uint64_t)site->file << 32 | (uint32_t)site->line;
         uint32_t place = site->kind == TMS_SITE_NATIVE ? site->module : site->file;
         uint64_t function = (uint64_t)place << 32 | site->function;
 
+        marks[i] = site->kind == TMS_SITE_NATIVE &&
+                   is_allocator_name(tm_model_string(model, site->function));
         model->line_of_site[i] = tm_intern_get(&model->lines, &line);
         model->function_of_site[i] = tm_intern_get(&model->functions, &function);
         if (model->line_of_site[i] == TMS_NO_ID || model->function_of_site[i] == TMS_NO_ID)
@@ -167,6 +194,40 @@ uint32_t tm_image_python_site(const struct tm_image *image, uint32_t node)
     if (at == 0 || file->nodes[at].site >= file->n_sites)
         return TM_MODEL_NO_SITE;
     return image->site_map[file->nodes[at].site];
+}
+
+/* Of the functions that are inlined at a native frame the innermost that is no allocator, or
+ * TM_MODEL_NO_SITE. */
+static uint32_t caller_in_site(const struct tm_image *image, uint32_t site)
+{
+    const uint8_t *is_allocator = image->model->is_allocator;
+
+    if (!is_allocator[image->site_map[site]])
+        return image->site_map[site];
+    if (image->outer_start == NULL)
+        return TM_MODEL_NO_SITE;
+    for (uint32_t k = image->outer_start[site + 1]; k-- > image->outer_start[site];) {
+        if (!is_allocator[image->outer[k]])
+            return image->outer[k];
+    }
+    return TM_MODEL_NO_SITE;
+}
+
+uint32_t tm_image_calling_site(const struct tm_image *image, uint32_t node)
+{
+    const struct tms_file *file = image->file;
+
+    for (uint32_t at = node; at != 0 && at < file->n_nodes && file->nodes[at].site < file->n_sites;
+         at = file->nodes[at].parent) {
+        uint32_t found = caller_in_site(image, file->nodes[at].site);
+        if (found != TM_MODEL_NO_SITE)
+            return found;
+        if (file->nodes[at].parent >= at)
+            break;
+    }
+    /* Allocators only. */
+    return node && file->nodes[node].site < file->n_sites ? image->site_map[file->nodes[node].site]
+                                                          : TM_MODEL_NO_SITE;
 }
 
 bool tm_image_map_nodes(struct tm_image *image)

@@ -42,6 +42,7 @@ struct tm_model {
     struct tm_intern functions; /* key of grouping by function: file << 32 | function */
     uint32_t *line_of_site;     /* site -> id in `lines`, for the first n_keyed sites */
     uint32_t *function_of_site; /* a native function is known by its module, not its source */
+    uint8_t *is_allocator;      /* site -> 1: a native frame of one of Python's own allocators */
     uint32_t n_keyed;
 };
 
@@ -64,7 +65,8 @@ static inline const struct tm_model_node *tm_model_node(const struct tm_model *m
     return (const struct tm_model_node *)model->nodes.items + id;
 }
 
-/* Fills line_of_site and function_of_site for every site known by now. False: no memory. */
+/* Fills line_of_site, function_of_site and is_allocator for every site known by now. False: no
+ * memory. */
 bool tm_model_key_sites(struct tm_model *model);
 
 /* One snapshot, expressed in the model's ids. */
@@ -91,6 +93,9 @@ bool tm_image_map_nodes(struct tm_image *image);
 /* The site that stands for a node of the file where memory is said to be of one line or file: the
  * most recent Python frame where there is one, whatever native frames it called. */
 uint32_t tm_image_python_site(const struct tm_image *image, uint32_t node);
+/* The same of one function or module: the most recent frame, native or not, that is none of
+ * Python's allocators, where every block comes from. After tm_model_key_sites. */
+uint32_t tm_image_calling_site(const struct tm_image *image, uint32_t node);
 bool tm_image_node_is_native(const struct tm_image *image, uint32_t node);
 
 /* Whether the snapshot holds traces; one without holds counters by site only. */

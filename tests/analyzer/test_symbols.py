@@ -332,6 +332,44 @@ def test_other_files_are_not_believed(maker, has, traced, reason):
         assert [frame[0] for frame in frames[address]] == ["lib.so+0x%x" % address]
 
 
+ALLOCATORS = """
+extern "C" {
+volatile int sink;
+static inline __attribute__((always_inline)) void PyMem_Malloc() { sink = 1; sink = 2; }
+__attribute__((noinline)) void PyObject_Malloc() { sink = 3; sink = 4; }
+__attribute__((noinline)) void outer() { PyObject_Malloc(); sink = 5; }
+__attribute__((noinline)) void around() { PyMem_Malloc(); sink = 6; }
+}
+"""
+
+
+def test_memory_is_of_who_called_the_allocator(maker):
+    """By function and by module: else all of it would be PyObject_Malloc's, of one libpython."""
+    maker.shop.write("allocators.cpp", ALLOCATORS.encode())
+    name = maker.build("liballocators.so", units=["allocators.cpp"])
+    start = {words[2]: int(words[0], 16) for words in
+             (line.split() for line in maker.do("nm", name).splitlines()) if len(words) == 3}
+    path = os.path.join(os.path.realpath(maker.shop.path), name)
+    at = {function: "@0x%x" % (BASE + start[function] + 8) for function in
+          ("PyObject_Malloc", "outer", "around")}
+    traces = ["%(PyObject_Malloc)s;%(outer)s;u.py:1:f", "%(around)s;u.py:1:f",
+              "%(PyObject_Malloc)s;u.py:1:f", "%(PyObject_Malloc)s;%(PyObject_Malloc)s"]
+    maker.shop.make("a.tms", "".join(
+        ["native 0 %s 0x%x 0x%x %s\n" % (path, BASE, BASE + LENGTH, maker.build_id(name))] +
+        ["trace 0x%x %d 0 0 - 0 %s\n" % (0x1000 + 256 * i, 1 << i, frames % at)
+         for i, frames in enumerate(traces)]))
+
+    def sizes(noun, *options):
+        result = maker.shop.run("top", "--json", "--group-by", noun, *options, "a.tms")
+        assert result.status == 0, result.err
+        return {(os.path.basename(item["file"] or ""), item.get("function")): item["size"]
+                for item in json.loads(result.out)["items"]}
+    assert sizes("function") == {(name, "outer"): 1, (name, "around"): 2, ("u.py", "f"): 4,
+                                 (name, "PyObject_Malloc"): 8}
+    assert sizes("function", "--cumulative")[name, "PyObject_Malloc"] == 21
+    assert sum(size for (file, _), size in sizes("module").items() if file == name) == 11
+
+
 def test_musl(maker):
     """Debian's musl is stripped: each exported function has its name, or one of its names."""
     path = need("/lib/ld-musl-x86_64.so.1")

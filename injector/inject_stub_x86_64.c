@@ -175,7 +175,8 @@ STUB_INLINE void make_gil(const struct tm_stub_gil *gil)
 }
 
 /* What pthread_create said. Static TLS lies on the new thread's stack: where that is large, the
- * small stack is refused and a larger one, then the default, is tried. */
+ * small stack is refused and a larger one, then the default, is tried. While another thread is
+ * inside exec, which may yet fail, there are no new threads (kernel/fork.c, copy_fs). */
 STUB_INLINE int create_thread(struct tm_stub_data *data)
 {
     int (*create)(void *, void *, void *, void *) = (void *)data->fn_pthread_create;
@@ -188,7 +189,12 @@ STUB_INLINE int create_thread(struct tm_stub_data *data)
     for (unsigned long bytes = data->stack_bytes; rc == 0 && bytes <= 16 * data->stack_bytes;
          bytes *= 4) {
         set_stack(data->attr, bytes);
-        rc = create(&data->pthread, data->attr, (void *)data->thread_entry, data);
+        for (int tries = 0; tries < 20; tries++) {
+            rc = create(&data->pthread, data->attr, (void *)data->thread_entry, data);
+            if (rc != 11 /* EAGAIN */)
+                break;
+            sleep_ns(data, 1000000);
+        }
         if (rc != 22 /* EINVAL */)
             break;
         rc = bytes < 16 * data->stack_bytes ? 0 : rc;

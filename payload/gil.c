@@ -30,6 +30,7 @@ static tm_py_tstate *own_state; /* of tm_gil_make_state */
 /* ---- making it ---- */
 
 #define MAKE_POLL_NS 1000000
+#define CREATE_TRIES 100
 #define FIRST_WITH_GIL_ALWAYS 0x03070000
 
 /* How long the main thread may take from the call's last word to its return: a few instructions,
@@ -179,6 +180,21 @@ static int make_state_between_forks(const struct tm_gil_start *start)
     return status;
 }
 
+/* A process has no new threads while one of its threads is inside exec, which may yet fail
+ * (fs/exec.c, check_unsafe_exec; kernel/fork.c, copy_fs). */
+static bool start_watcher(pthread_t *ret)
+{
+    struct timespec pause_time = {.tv_nsec = MAKE_POLL_NS};
+    int status;
+
+    for (int i = 0; (status = pthread_create(ret, NULL, watch_main, NULL)) == EAGAIN; i++) {
+        if (i == CREATE_TRIES)
+            break;
+        nanosleep(&pause_time, NULL);
+    }
+    return status == 0;
+}
+
 int tm_gil_take_bounded(const struct tm_gil_start *start, int *ret_state)
 {
     pthread_t watcher;
@@ -187,7 +203,7 @@ int tm_gil_take_bounded(const struct tm_gil_start *start, int *ret_state)
     watch.give_up = start->give_up;
     watch.arg = start->arg;
     atomic_store(&watch.outcome, WAITING);
-    if (pthread_create(&watcher, NULL, watch_main, NULL))
+    if (!start_watcher(&watcher))
         return -EAGAIN;
     int status = make_state_between_forks(start);
     if (status == 0)

@@ -168,6 +168,17 @@ def test_detach_where_tracemalloc_keeps_our_hooks(python, start_victim, tmp_path
             victim.expect("traced")
 
 
+def test_between_execs_that_fail(any_python, start_victim, tmp_path):
+    """While one thread is inside exec, the process has no new threads."""
+    text = tmp_path / "no-program"
+    text.write_text("no program\n")
+    text.chmod(0o755)
+    victim = start_victim(any_python, "execs_in_vain.py", text)
+    for _ in range(15):
+        attach(victim, tmp_path)
+        must(tm_attach("--detach", victim.pid))
+
+
 def test_several(any_python, start_victim, tmp_path):
     """One that fails does not stop the others; the status is the failure's."""
     victims = [start_victim(any_python, "threads.py") for _ in range(2)]

@@ -145,11 +145,12 @@ int tm_agent_detach(struct tm_agent *agent)
     int gil;
 
     tm_tracer_set_window(-1, 0, UINT64_MAX);
+    bool session_died = tm_gil_has_ended();
     int status = tm_agent_take_gil_to_change(&gil);
     if (status < 0)
         return status;
     tm_follow_forget();
-    bool unreachable = tm_session_end == NULL || tm_session_end();
+    bool unreachable = !session_died && (tm_session_end == NULL || tm_session_end());
     /* The store is unmapped once the program goes on: that takes long where much was traced. */
     bool held = tm_tracer_hold();
     agent->unhook = tm_tracer_disable();

@@ -122,10 +122,14 @@ int tm_gil_make_state(void)
     return own_state != NULL ? 0 : -ENOMEM;
 }
 
-/* An interpreter that went down has freed it, also where another one has come up since. */
+bool tm_gil_has_ended(void)
+{
+    return own_state != NULL && tm_py.PyGILState_GetThisThreadState() != own_state;
+}
+
 void tm_gil_drop_last(int gil)
 {
-    bool there = own_state != NULL && tm_py.PyGILState_GetThisThreadState() == own_state;
+    bool there = own_state != NULL && !tm_gil_has_ended();
 
     own_state = NULL;
     if (there) {
@@ -140,6 +144,8 @@ void tm_gil_drop_state(void)
 {
     int gil;
 
+    if (tm_gil_has_ended())
+        own_state = NULL;
     if (own_state != NULL && tm_gil_take(&gil) == 0)
         tm_gil_drop_last(gil);
 }

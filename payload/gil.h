@@ -37,6 +37,10 @@ void tm_gil_drop(int state);
  * waits for the GIL. -ENODEV as tm_gil_take, -ENOMEM.
  */
 int tm_gil_make_state(void);
+/* Whether the interpreter of that state has gone down, also where another one has come up since:
+ * its objects must not be touched. To be asked by the state's thread without the GIL: what taking
+ * it makes in the next interpreter may well lie at the same address. */
+bool tm_gil_has_ended(void);
 /* As tm_gil_drop, and the state is gone. */
 void tm_gil_drop_last(int gil);
 /* The same where the GIL is not taken. Nothing is done where there is no such state any more. */

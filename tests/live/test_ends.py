@@ -2,6 +2,7 @@
 """A process that ends while its agent writes a snapshot ends as it would, and leaves whole files or
 none. TM_END_ROUNDS: how often for each."""
 import os
+import re
 import subprocess
 
 import pytest
@@ -71,3 +72,31 @@ def test_no_half_file(python, tmp_path, how):
         for name in names:
             must(tm_analyze("summary", folder / name))
     print("%d of %d caught while the agent wrote" % (caught, ROUNDS))
+
+
+@pytest.mark.pythons(low=(2, 7), high=(3, 13))
+def test_an_interpreter_that_ends_and_begins_anew(python, tmp_path):
+    """The thread state and the objects that the agent had in the first one are no more."""
+    libraries = re.findall(r"=> (\S*libpython\S*) ", subprocess.run(
+        ["ldd", os.path.realpath(python.path)], stdout=subprocess.PIPE,
+        universal_newlines=True).stdout)
+    if not libraries:
+        pytest.skip("this Python is static")
+    prefix = subprocess.run([python.path, "-c", "import sys; print(sys.base_prefix)"
+                             if python.version >= (3, 3) else "import sys; print(sys.prefix)"],
+                            stdout=subprocess.PIPE, universal_newlines=True).stdout.strip()
+    program = subprocess.Popen(
+        [os.path.join(BIN_DIR, "tm-victim-embeds"), libraries[0], prefix, "again"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, universal_newlines=True)
+    for _ in range(3):
+        assert program.stdout.readline() == "ready\n"
+        must(tm_attach("--delay", 0, "--memory-threshold", 0, program.pid, cwd=tmp_path))
+        for _ in range(2):
+            program.stdin.write("x")
+            program.stdin.flush()
+            assert program.stdout.readline() == "ready\n"
+        must(tm_attach("--detach", program.pid))
+        program.stdin.write("x")
+        program.stdin.flush()
+    out, _ = program.communicate(timeout=60)
+    assert out == "ready\nwell\n" and program.returncode == 0

@@ -32,7 +32,7 @@ static tm_py_tstate *own_state; /* of tm_gil_make_state */
 #define MAKE_POLL_NS 1000000
 #define CREATE_TRIES 100
 #define FIRST_WITH_GIL_ALWAYS 0x03070000
-#define FIRST_WITH_SAFE_FORK 0x03090000
+#define FIRST_WITH_SAFE_FORK 0x030c0000
 
 /* How long the main thread may take from the call's last word to its return: a few instructions,
  * and whatever the scheduler puts between them. */
@@ -177,7 +177,7 @@ static void *watch_main(void *unused)
     return NULL;
 }
 
-/* From 3.9 on the child makes the lock of the list anew before it looks at the list. From 3.13 on
+/* From 3.12 on the child makes the lock of the list anew before it looks at the list. From 3.13 on
  * os.fork itself holds that lock (PyOS_BeforeFork): a fork that waited for us would make us wait.
  */
 static int make_state_between_forks(const struct tm_gil_start *start)

@@ -32,7 +32,7 @@ void tm_gil_drop(int state);
  * A thread state of the calling thread's own, which tm_gil_take uses from then on instead of making
  * one each time. No GIL. Two faults of CPython's meet every thread that makes one: a process that
  * is forked at that moment leaves the lock of the list of threads to its child, which then waits
- * for ever (up to 3.8: PyOS_AfterFork_Child looks at the list before it makes the lock anew), and
+ * for ever (up to 3.11: PyOS_AfterFork_Child looks at the list before it makes the lock anew), and
  * tracemalloc frees under the thread what its raw hook still uses, if it is stopped while that hook
  * waits for the GIL. -ENODEV as tm_gil_take, -ENOMEM.
  */

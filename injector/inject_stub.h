@@ -45,7 +45,7 @@ struct tm_stub_forks {
     uint32_t registered;     /* written by the new thread */
     _Atomic uint32_t begun;  /* forks between their first handler and their last */
     _Atomic uint32_t inside; /* threads in a handler */
-    uint32_t reserved;
+    _Atomic uint32_t seen;   /* forks since the attach */
 };
 
 /* Written by tm-attach before anything runs, but for the fields that say otherwise. Addresses are

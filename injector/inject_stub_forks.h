@@ -12,7 +12,8 @@
  *
  * The handlers lie in the block. They are taken back (__cxa_finalize by that name) before it is
  * unmapped, and `inside` tells whether a thread is still in one; between glibc's reading of their
- * address and the count lie two instructions, for which the stub sleeps.
+ * address and the count lie a few instructions, for which the stub sleeps. Forks are held
+ * meanwhile, also because a child must not inherit the lock that __cxa_finalize takes.
  */
 #pragma once
 
@@ -38,6 +39,7 @@ STUB void tm_stub_fork_prepare(void)
 {
     struct tm_stub_data *data = own_data();
     atomic_fetch_add(&data->forks.inside, 1);
+    atomic_fetch_add(&data->forks.seen, 1);
     for (uint32_t waited_us = 0;; waited_us += FORK_STEP_US) {
         atomic_fetch_add(&data->forks.begun, 1);
         if (atomic_load(&data->boot.loader_busy) == 0 || waited_us >= FORK_WAITS_US)
@@ -99,7 +101,12 @@ STUB_INLINE void take_back_fork_handlers(struct tm_stub_data *data)
     void (*finalize)(void *) = (void *)data->forks.fn_finalize;
     if (!data->forks.registered)
         return;
+    hold_forks(data);
     finalize((void *)data->boot.block_addr);
+    let_fork(data);
     while (atomic_load(&data->forks.inside) != 0)
         sleep_ns(data, 1000000);
+    /* Where there are forks, one may have been stopped in between for longer than is usual. */
+    for (int i = 0; i < 5 && atomic_load(&data->forks.seen) != 0; i++)
+        sleep_ns(data, 20000000);
 }

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The tracing engine inside every Python: exact numbers, right tracebacks, a healthy program."""
 import os
+import signal
 import subprocess
 
 import pytest
@@ -24,7 +25,10 @@ def run(python, program, *args, **options):
         env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         timeout=options.get("timeout", 300))
     text = done.stdout.decode(errors="replace")
-    assert done.returncode == options.get("status", 0), text[-4000:]
+    if done.returncode == -signal.SIGSEGV and "crashes" in options:
+        options["crashes"].append(text)
+    else:
+        assert done.returncode == options.get("status", 0), text[-4000:]
     return text.strip().splitlines()[-1].split()
 
 
@@ -122,10 +126,14 @@ def test_a_forked_child_is_healthy_and_can_trace(python, tmp_path):
 @pytest.mark.parametrize("scenario,status", [
     ("exit", 0), ("_exit", 0), ("exec", 0), ("abrupt", -9)])
 def test_the_process_ends_as_it_would(python, tmp_path, scenario, status):
+    """By itself a 3.10 with such daemon threads crashes at its end, once in some hundred times: one
+    that waits for the GIL looks at its interpreter, which is gone (Python/ceval_gil.h, take_gil)."""
+    by_itself = {"crashes": []} if scenario == "exit" and python.version[:2] == (3, 10) else {}
     for _ in range(3):
         words = run(python, "forks_and_ends.py", tmp_path / "a.tms", scenario, status=status,
-                    timeout=60)
+                    timeout=60, **by_itself)
         assert words == ["ended"]
+    assert len(by_itself.get("crashes", [])) <= 1
 
 
 @traceable

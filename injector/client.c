@@ -238,7 +238,7 @@ static bool find_agent(pid_t pid, struct tm_payload *ret, GError **error)
     if (!ret->mapped || ret->inherited)
         return fail(error, TM_CONTROL_ERROR_NOT_ATTACHED, pid,
                     "not traced: attach first with tm-attach PID");
-    if (!ret->state_valid || !ret->state.agent_alive || ret->state.control_fd < 0)
+    if (!tm_payload_is_served(ret))
         return fail(error, TM_CONTROL_ERROR_NOT_ATTACHED, pid,
                     "not traced: the rest of an earlier attach is in it, without an agent");
     return true;

@@ -37,8 +37,8 @@ struct tm_stub_gil {
 
 /* What keeps forks and the loader apart (inject_stub_forks.h). */
 struct tm_stub_forks {
-    uint64_t fn_register; /* __register_atfork; 0: there is none, forks are let be */
-    uint64_t fn_finalize; /* __cxa_finalize */
+    uint64_t fn_register; /* __register_atfork; 0: forks are let be */
+    uint64_t fn_finalize; /* __cxa_finalize; there where the other is */
     uint64_t prepare;     /* the handlers, in the block */
     uint64_t parent;
     uint64_t child;

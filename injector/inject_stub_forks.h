@@ -91,7 +91,7 @@ STUB_INLINE void let_fork(struct tm_stub_data *data)
 STUB_INLINE void register_fork_handlers(struct tm_stub_data *data)
 {
     int (*add)(void *, void *, void *, void *) = (void *)data->forks.fn_register;
-    if (add != NULL && data->forks.fn_finalize != 0)
+    if (add != NULL)
         data->forks.registered = add((void *)data->forks.prepare, (void *)data->forks.parent,
                                      (void *)data->forks.child, (void *)data->boot.block_addr) == 0;
 }

@@ -171,8 +171,7 @@ bool tm_verb_attach(pid_t pid, const struct tm_attach_options *options, FILE *ou
 
     /* Where looking fails, the way in tells why. An agent may be met that is just leaving, at the
      * end of its lifetime for instance: then the process is attached to anew. */
-    while (tm_inspect_find_payload(pid, NULL, &payload, NULL) && payload.state_valid &&
-           !payload.inherited && payload.state.agent_alive && payload.state.control_fd >= 0) {
+    while (tm_inspect_find_payload(pid, NULL, &payload, NULL) && tm_payload_is_served(&payload)) {
         g_autoptr(GError) failure = NULL;
         if (change(pid, &payload.state, options, out, &failure))
             return true;

@@ -43,6 +43,12 @@ static void read_state(tm_modules *modules, struct tm_payload *ret)
     ret->inherited = tm_process_read(pid, &process, NULL) && ret->state.pid != process.ns_pid;
 }
 
+bool tm_payload_is_served(const struct tm_payload *payload)
+{
+    return payload->state_valid && !payload->inherited && payload->state.agent_alive &&
+           payload->state.control_fd >= 0;
+}
+
 bool tm_inspect_find_payload(pid_t pid, tm_modules *modules, struct tm_payload *ret, GError **error)
 {
     g_autoptr(tm_modules) own = NULL;

@@ -17,6 +17,9 @@ struct tm_payload {
     struct tm_state state; /* a copy; nothing in it is to be trusted */
 };
 
+/* Whether an agent of the process itself serves it. */
+bool tm_payload_is_served(const struct tm_payload *payload);
+
 /* Whether a module's name is one that a payload can have. */
 bool tm_payload_has_name(const struct tm_module *module);
 

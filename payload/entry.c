@@ -281,6 +281,26 @@ static bool hand_over(struct tm_boot *boot)
     return true;
 }
 
+/* The agent from its beginning to its end. False: our code must stay mapped. */
+static bool live(struct tm_boot *boot)
+{
+    if (!prepare(boot))
+        return true;
+    change_name();
+    bool up = set_up_engine(boot);
+    if (up)
+        serve(boot);
+    tm_agent_done(&agent);
+    pthread_key_delete(exit_key);
+    if (!up) {
+        /* The main thread may yet come to our pending call: nobody can take that back. */
+        tm_gil_wait_for_call();
+        return true;
+    }
+    atomic_store(&boot->phase, TM_BOOT_ENDED);
+    return agent.may_unload;
+}
+
 void tm_payload_start(struct tm_boot *boot)
 {
     sigset_t all;
@@ -297,24 +317,7 @@ void tm_payload_start(struct tm_boot *boot)
         fail(boot, TM_BOOT_E_RESOURCE, "the agent of an earlier attach has not ended");
         return;
     }
-    if (!prepare(boot)) {
-        atomic_store(&serving_pid, 0);
-        return;
-    }
-    change_name();
-    bool up = set_up_engine(boot);
-    if (up)
-        serve(boot);
-    tm_agent_done(&agent);
-    pthread_key_delete(exit_key);
-    if (!up) {
-        /* The main thread may yet come to our pending call: nobody can take that back. */
-        tm_gil_wait_for_call();
-        atomic_store(&serving_pid, 0);
-        return;
-    }
-    atomic_store(&boot->phase, TM_BOOT_ENDED);
-    bool stays = !agent.may_unload;
+    bool stays = !live(boot);
     atomic_store(&serving_pid, 0);
     if (stays)
         stay_mapped();

@@ -88,11 +88,10 @@ static void *child_main(void *unused)
         tm_agent_publish_channel(agent);
         tm_state_export.agent_alive = 1;
         tm_agent_run(agent);
-        tm_gil_drop_state();
-        tm_state_export.agent_alive = 0;
-        tm_state_export.control_fd = -1;
     }
     tm_gil_drop_state();
+    tm_state_export.agent_alive = 0;
+    tm_state_export.control_fd = -1;
     tm_agent_done(agent);
     return NULL;
 }
